@@ -1,0 +1,179 @@
+//! A job as the loops know it: validated, units in the types, defaults filled in.
+//!
+//! Parsing the file, its error messages and its `${VAR}` are not here but in `crate::job_file`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::id::JobName;
+use super::lane::{Lane, SizeRule};
+use super::retry::{CatchRule, RetryRule};
+use super::tolerance::{FailFast, Tolerance};
+
+/// Items of one call at most, whatever the job says: a page holds no more.
+pub const BATCH_ITEMS_MAX: u32 = 100;
+
+/// Default timeout of a call on the function lane: Lambda's longest ("Lambda quotas").
+pub const FUNCTION_TIMEOUT_DEFAULT: Duration = Duration::from_secs(15 * 60);
+
+/// Default time a stopped call gets to end by itself: ECS's `stopTimeout` ("Fargate task definition").
+pub const GRACE_DEFAULT: Duration = Duration::from_secs(30);
+
+/// A job.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Job {
+    /// Its name: sessions, permits and lane queues belong to it.
+    pub name: JobName,
+    /// What to read.
+    pub input: InputSpec,
+    /// Calls at one time, over all processes of the job.
+    pub max_concurrency: u32,
+    /// How many failures a run may have and still succeed.
+    pub tolerance: Tolerance,
+    /// The optional brake.
+    pub fail_fast: Option<FailFast>,
+    /// What a breach does.
+    pub on_breach: OnBreach,
+    /// Where result files go; none: no result files.
+    pub results: Option<Location>,
+    /// Where the ledger is.
+    pub ledger: LedgerUri,
+    /// Where frozen and output parts lie, if not beside an embedded ledger.
+    pub scratch: Option<Location>,
+    /// The lane for values and small objects.
+    pub function: LaneSpec,
+    /// The lane for larger objects, alone.
+    pub container: Option<LaneSpec>,
+    /// Retry rules, first match counts.
+    pub retry: Vec<RetryRule>,
+    /// Catch rules, first match counts.
+    pub catch: Vec<CatchRule>,
+}
+
+impl Job {
+    /// The lane's settings, if the job has the lane.
+    pub fn lane(&self, lane: Lane) -> Option<&LaneSpec> {
+        match lane {
+            Lane::Function => Some(&self.function),
+            Lane::Container => self.container.as_ref(),
+        }
+    }
+
+    /// The size branch.
+    pub fn size_rule(&self) -> SizeRule {
+        SizeRule {
+            function_bytes_max: self.function.object_bytes_max,
+            container: self.container.as_ref().map(|lane| lane.object_bytes_max),
+        }
+    }
+}
+
+/// What a breach of the tolerance, or of `fail_fast`, does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnBreach {
+    /// The run fails: its calls are stopped.
+    Fail,
+    /// The run pauses: nothing is lost, `resume` goes on.
+    Pause,
+}
+
+/// A place for or with files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Location {
+    /// A directory (or a file in one), as an absolute path.
+    Path(PathBuf),
+    /// A bucket and a key or prefix in it.
+    S3 {
+        /// The bucket.
+        bucket: String,
+        /// The key or prefix, without a leading slash.
+        key: String,
+    },
+}
+
+/// Where the ledger is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LedgerUri {
+    /// A file, embedded in one process at a time.
+    Sqlite(PathBuf),
+    /// A table of this name, with SQS queues beside it.
+    DynamoDb(String),
+}
+
+/// What to read.
+#[derive(Clone, Debug, PartialEq)]
+pub enum InputSpec {
+    /// Every object under a directory or prefix.
+    Objects(Location),
+    /// One JSON value a line.
+    Jsonl(Location),
+    /// Rows, as objects of strings.
+    Csv {
+        /// The file.
+        file: Location,
+        /// Where the header is.
+        headers: CsvHeaders,
+        /// The field separator.
+        delimiter: u8,
+    },
+    /// The elements of one JSON array (or the pairs of one object, as `{"key":…,"value":…}`).
+    Json(Location),
+    /// Values written in the job file, as JSON texts.
+    Inline(Vec<String>),
+    /// Whole numbers from `start` up to, not including, `end`.
+    Range {
+        /// The first number.
+        start: i64,
+        /// One past the last.
+        end: i64,
+    },
+}
+
+/// Where a CSV file's header is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CsvHeaders {
+    /// The first row.
+    FirstRow,
+    /// Given by the job; the first row is data.
+    Given(Vec<String>),
+}
+
+/// One lane's settings.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LaneSpec {
+    /// What carries out its calls.
+    pub executor: ExecutorSpec,
+    /// The largest object it takes; none: any size.
+    pub object_bytes_max: Option<u64>,
+    /// Items one call may carry, 1 to [`BATCH_ITEMS_MAX`].
+    pub max_items_per_batch: u32,
+    /// How long a call may run; none: as long as it likes.
+    pub timeout: Option<Duration>,
+    /// How long a stopped call gets before it is killed.
+    pub grace: Duration,
+    /// What is done with a call's output.
+    pub output: OutputMode,
+}
+
+/// What carries out a lane's calls.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ExecutorSpec {
+    /// A program and its arguments; `{path}`, `{key}` and `{size}` are filled in.
+    Command {
+        /// argv, never empty.
+        argv: Vec<String>,
+        /// The directory it runs in: the job file's.
+        cwd: PathBuf,
+    },
+    /// A Rust handler of the program that embeds Trommel.
+    InProcess,
+}
+
+/// What is done with a call's output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OutputMode {
+    /// Kept and written to the results.
+    Keep,
+    /// Discarded.
+    None,
+}

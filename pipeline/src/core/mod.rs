@@ -1,0 +1,26 @@
+//! Pure decisions: types, state machines, packing, tolerance, retry, redrive.
+//!
+//! Nothing here knows a clock, chance, a task or a service: state × event → state and effects, or a
+//! refusal with a name. Time and random draws are arguments. So every rule can be read in one place,
+//! printed as a table, and run by the simulator a million times a minute.
+//!
+//! Reading order: [`id`] and [`item`] name things, [`page`] is the unit that is leased and recorded,
+//! [`run`] is its frame, [`tolerance`], [`retry`] and [`redrive`] are the promises made to users.
+
+pub mod class;
+pub mod id;
+pub mod invariant;
+pub mod item;
+pub mod job;
+pub mod lane;
+pub mod outcome;
+pub mod packing;
+pub mod page;
+pub mod part;
+pub mod redrive;
+pub mod retry;
+pub mod run;
+pub mod splitting;
+pub mod tally;
+pub mod time;
+pub mod tolerance;

@@ -1,0 +1,13 @@
+//! Trommel sorts work by size: the fines fall through together, the lumps go on alone.
+//!
+//! A job file points at objects or rows; Trommel reads them, routes each by size, runs them through
+//! workers, keeps every item's state in a durable ledger, tolerates what it may, and redrives the rest
+//! later. Modules, in reading order: [`core`] decides, [`ports`] name what the world must do, [`ledger`]
+//! keeps the books, [`shell`] runs the loops, [`wire`] parses, [`adapters`] touch the world.
+
+pub mod adapters;
+pub mod core;
+pub mod ledger;
+pub mod ports;
+pub mod shell;
+pub mod wire;
