@@ -78,6 +78,11 @@ impl Class {
         }
     }
 
+    /// A class of that very name, for ends that are not failures (`Aborted`).
+    pub fn named(name: &str) -> Self {
+        Self::Named(name.to_owned())
+    }
+
     /// The class of that name; a name Trommel does not know is the handler's own.
     pub fn from_name(name: &str) -> Self {
         match BUILT_IN.iter().find(|class| class.as_str() == name) {

@@ -20,7 +20,7 @@ pub mod part;
 pub mod redrive;
 pub mod retry;
 pub mod run;
-pub mod splitting;
 pub mod tally;
 pub mod time;
 pub mod tolerance;
+pub mod work;

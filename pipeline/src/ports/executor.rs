@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::core::class::Failure;
 use crate::core::id::{Epoch, Generation, ItemId, RunId};
 use crate::core::item::Input;
+pub use crate::core::work::{ItemReport, Output};
 
 /// An output longer than this is kept as an object of its own, with a pointer in its place; the
 /// payload bound of Step Functions ("Quotas: maximum input or result size").
@@ -55,27 +56,6 @@ impl CallItem {
     pub fn idempotency_key(&self, run: &RunId) -> String {
         format!("{run}/{}", self.id)
     }
-}
-
-/// What a handler answered for an item.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Output {
-    /// Nothing.
-    #[default]
-    None,
-    /// JSON text, at most [`OUTPUT_BYTES_MAX`] long.
-    Json(Box<str>),
-}
-
-/// What became of one item in a call.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ItemReport {
-    /// It succeeded.
-    Succeeded(Output),
-    /// It failed, and this is known of the item itself.
-    Failed(Failure),
-    /// Nothing is known: the call failed for this reason before it said.
-    Undecided(Failure),
 }
 
 /// What became of a call: one report for each item, in their order.
