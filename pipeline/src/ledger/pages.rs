@@ -1,0 +1,463 @@
+//! Pages in the ledger: make, lease, note, settle, release, take over, reopen.
+
+use std::collections::BTreeSet;
+
+use crate::core::id::{Generation, PageId, RunId, SHARDS, SessionId, WriteId};
+use crate::core::invariant::{InvariantId, check};
+use crate::core::lane::Lane;
+use crate::core::packing::Packed;
+use crate::core::page::{Effects, ItemState, Page, PageEvent, PageStatus, Refusal};
+use crate::core::tally::Tally;
+use crate::core::time::Timestamp;
+use crate::ports::table::Change;
+use crate::ports::{Condition, Key, Query, TableError, Write};
+
+use super::error::LedgerError;
+use super::{Ledger, keys, page_row, tallies};
+
+/// The name of the first write to every page: the router's.
+const FIRST_WRITE: &str = "new";
+
+/// Rows read at a time when pages are gone through: each is below 1 KB, a query's page is 1 MB.
+const QUERY_ROWS: usize = 500;
+
+/// A page as it was last seen, with the name of the write that made it so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// The page.
+    pub page: Page,
+    /// Its last write.
+    pub write: WriteId,
+}
+
+/// What a session records of one page it holds.
+#[derive(Clone, Debug)]
+pub struct Settlement {
+    /// The page as it holds it.
+    pub held: Held,
+    /// The items as they are now.
+    pub items: Vec<ItemState>,
+    /// Where outputs were put, if any.
+    pub outputs: Option<String>,
+    /// Items that escalate, as indexes; they are marked moved in `items`.
+    pub moved: Vec<u8>,
+    /// Failures by class, for the tally.
+    pub classes: Vec<String>,
+}
+
+/// What became of one settlement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SettleEnd {
+    /// It is recorded; the page is this now.
+    Recorded(Held),
+    /// The lease is no more; nothing of it was recorded.
+    Lost,
+}
+
+impl Ledger {
+    /// Makes pages, ready to be leased. Those that exist are left as they are: another router made them.
+    pub async fn create_pages(
+        &self,
+        run: &RunId,
+        packed: &[Packed],
+        generation: Generation,
+    ) -> Result<(), LedgerError> {
+        /// Writes under way at one time: enough to fill a group commit.
+        const AT_ONCE: usize = 64;
+        for group in packed.chunks(AT_ONCE) {
+            let writes = group.iter().map(|packed| {
+                let stretches = packed.stretches.clone();
+                self.create_page(
+                    run,
+                    Page::new(packed.id, packed.lane, stretches, generation),
+                )
+            });
+            for result in futures_util::future::join_all(writes).await {
+                result?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn create_page(&self, run: &RunId, page: Page) -> Result<(), LedgerError> {
+        let write = create(run, &page);
+        for _ in 0..UNCLEAR_TRIES_MAX {
+            match self.write(write.clone()).await {
+                Err(error) if error.is_condition() => return Ok(()),
+                Err(error) if error.is_unclear() => {}
+                result => return result.map(|_| ()),
+            }
+        }
+        Err(unclear("a page's making"))
+    }
+
+    /// The page, if it is there.
+    pub async fn page(&self, run: &RunId, id: PageId) -> Result<Option<Held>, LedgerError> {
+        let key = keys::page(run, id);
+        match self.get(&key).await? {
+            Some(row) => page_row::decode(&key, id, &row).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Leases the page to this session, or says why not.
+    pub async fn lease(
+        &self,
+        run: &RunId,
+        id: PageId,
+        now: Timestamp,
+    ) -> Result<Held, LedgerError> {
+        let held = self
+            .page(run, id)
+            .await?
+            .ok_or_else(|| page_missing(run, id))?;
+        let event = PageEvent::Lease {
+            session: self.session.clone(),
+            now,
+        };
+        let leased = self.advance(run, &held, &event).await?.0;
+        check(leased.page.epoch > held.page.epoch, InvariantId::S1, || {
+            format!("page {id} was leased at epoch {}", leased.page.epoch)
+        })?;
+        Ok(leased)
+    }
+
+    /// Notes that this item is about to run alone.
+    pub async fn note(&self, run: &RunId, held: &Held, index: u8) -> Result<Held, LedgerError> {
+        let (session, epoch) = (self.session.clone(), held.page.epoch);
+        let event = PageEvent::Note {
+            session,
+            epoch,
+            index,
+        };
+        Ok(self.advance(run, held, &event).await?.0)
+    }
+
+    /// Gives the page back.
+    pub async fn release(
+        &self,
+        run: &RunId,
+        held: &Held,
+        now: Timestamp,
+    ) -> Result<Held, LedgerError> {
+        let (session, epoch) = (self.session.clone(), held.page.epoch);
+        let event = PageEvent::Release {
+            session,
+            epoch,
+            now,
+        };
+        Ok(self.advance(run, held, &event).await?.0)
+    }
+
+    /// Takes the page from a session that was marked dead.
+    pub async fn take_over(
+        &self,
+        run: &RunId,
+        held: &Held,
+        dead: &SessionId,
+    ) -> Result<(Held, Effects), LedgerError> {
+        self.advance(
+            run,
+            held,
+            &PageEvent::HolderDied {
+                session: dead.clone(),
+            },
+        )
+        .await
+    }
+
+    /// Takes items of the page again, in a new generation.
+    pub async fn reopen(
+        &self,
+        run: &RunId,
+        held: &Held,
+        generation: Generation,
+        items: Vec<u8>,
+    ) -> Result<Held, LedgerError> {
+        Ok(self
+            .advance(run, held, &PageEvent::Reopen { generation, items })
+            .await?
+            .0)
+    }
+
+    /// Carries out one event on a page: decided by the page's machine, written on the condition
+    /// that nothing was written in between.
+    async fn advance(
+        &self,
+        run: &RunId,
+        held: &Held,
+        event: &PageEvent,
+    ) -> Result<(Held, Effects), LedgerError> {
+        let (page, effects) = held.page.apply(event)?;
+        let write = self.next_write();
+        let mut writes = vec![put(run, &held.write, &page, &write)];
+        if !effects.tally.is_empty() {
+            writes.push(tallies::add(
+                run,
+                self.slot(),
+                page.generation,
+                &effects.tally,
+            ));
+        }
+        for _ in 0..UNCLEAR_TRIES_MAX {
+            let result = if writes.len() == 1 {
+                self.write(writes[0].clone()).await.map(|_| ())
+            } else {
+                self.transact(writes.clone()).await
+            };
+            let error = match result {
+                Ok(()) => return Ok((Held { page, write }, effects)),
+                Err(error) if error.is_condition() || error.is_unclear() => error,
+                Err(error) => return Err(error),
+            };
+            let now = self
+                .page(run, page.id)
+                .await?
+                .ok_or_else(|| page_missing(run, page.id))?;
+            if now.write == write {
+                return Ok((now, effects));
+            }
+            if now.write != held.write {
+                return Err(LedgerError::Raced);
+            }
+            tracing::debug!(page = %page.id, %error, "no clear answer, writing again");
+        }
+        Err(unclear("a page's write"))
+    }
+
+    /// Settles a group of pages of one run and generation, each with its tally in the same
+    /// transaction. A page whose lease is lost is left out, and the group goes again without it.
+    /// Answers one end a settlement, in their order.
+    pub async fn settle(
+        &self,
+        run: &RunId,
+        group: Vec<Settlement>,
+    ) -> Result<Vec<SettleEnd>, LedgerError> {
+        let mut ends = vec![SettleEnd::Lost; group.len()];
+        let mut ready = Vec::new();
+        for (index, settlement) in group.into_iter().enumerate() {
+            match self.decide(settlement)? {
+                Some(decided) => ready.push((index, decided)),
+                None => ends[index] = SettleEnd::Lost,
+            }
+        }
+        while !ready.is_empty() {
+            let fits = fitting(&ready, self.profile().transact_writes_max);
+            let rest = ready.split_off(fits);
+            self.settle_together(run, ready, &mut ends).await?;
+            ready = rest;
+        }
+        Ok(ends)
+    }
+
+    fn decide(&self, settlement: Settlement) -> Result<Option<Decided>, LedgerError> {
+        let Settlement {
+            held,
+            items,
+            outputs,
+            moved,
+            classes,
+        } = settlement;
+        let (session, epoch) = (self.session.clone(), held.page.epoch);
+        let event = PageEvent::Record {
+            session,
+            epoch,
+            items,
+            outputs,
+        };
+        let (page, effects) = match held.page.apply(&event) {
+            Ok(decided) => decided,
+            Err(Refusal::Fenced { .. } | Refusal::Settled | Refusal::Done) => return Ok(None),
+            Err(refusal) => return Err(refusal.into()),
+        };
+        let mut tally = effects.tally;
+        for class in classes {
+            *tally.classes.entry(class).or_default() += 1;
+        }
+        let mut escalations = Vec::new();
+        for index in moved {
+            let id = page.id.escalation_of(index);
+            let first = page.index_in_part(index).ok_or_else(|| {
+                LedgerError::Broken(format!("page {} has no item {index}", page.id))
+            })?;
+            let stretch = crate::core::part::Stretch { first, items: 1 };
+            escalations.push(Page::new(
+                id,
+                Lane::Container,
+                vec![stretch],
+                page.generation,
+            ));
+        }
+        Ok(Some(Decided {
+            held,
+            page,
+            write: self.next_write(),
+            tally,
+            escalations,
+        }))
+    }
+
+    /// One transaction, repeated without the pages that are lost until it is done.
+    async fn settle_together(
+        &self,
+        run: &RunId,
+        mut group: Vec<(usize, Decided)>,
+        ends: &mut [SettleEnd],
+    ) -> Result<(), LedgerError> {
+        let mut tries = 0;
+        while let Some((_, first)) = group.first() {
+            let generation = first.page.generation;
+            let mut tally = Tally::default();
+            let mut writes = Vec::new();
+            let mut owners = Vec::new();
+            for (position, (_, decided)) in group.iter().enumerate() {
+                tally.add(&decided.tally);
+                let own = decided.writes(run);
+                owners.extend(std::iter::repeat_n(position, own.len()));
+                writes.extend(own);
+            }
+            if !tally.is_empty() {
+                writes.push(tallies::add(run, self.slot(), generation, &tally));
+            }
+            let lost: BTreeSet<usize> = match self.transact(writes).await {
+                Ok(()) => {
+                    for (index, decided) in group {
+                        ends[index] = SettleEnd::Recorded(decided.recorded());
+                    }
+                    return Ok(());
+                }
+                Err(LedgerError::Table(TableError::ConditionFailed { failed })) => failed
+                    .iter()
+                    .filter_map(|write| owners.get(*write).copied())
+                    .collect(),
+                Err(error) if error.is_unclear() => BTreeSet::new(),
+                Err(error) => return Err(error),
+            };
+            // All or nothing: if one page has my write, the whole transaction happened.
+            let witness = lost.first().copied().unwrap_or(0);
+            let (_, asked) = &group[witness];
+            let now = self.page(run, asked.page.id).await?;
+            if now.as_ref().is_some_and(|now| now.write == asked.write) {
+                for (index, decided) in group {
+                    ends[index] = SettleEnd::Recorded(decided.recorded());
+                }
+                return Ok(());
+            }
+            let mut position = 0;
+            group.retain(|_| {
+                position += 1;
+                !lost.contains(&(position - 1))
+            });
+            tries += 1;
+            if tries > UNCLEAR_TRIES_MAX + ends.len() as u32 {
+                return Err(unclear("a settle"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Pages of one shard, in order, both names inclusive; at most `rows_max`.
+    pub async fn pages_between(
+        &self,
+        run: &RunId,
+        shard: u32,
+        range: (&str, &str),
+        rows_max: usize,
+    ) -> Result<Vec<Held>, LedgerError> {
+        let pk = keys::pages(run, shard);
+        let query = Query::all(&pk, QUERY_ROWS).between(range.0, range.1);
+        let mut pages = Vec::new();
+        for (sk, row) in self.query_all(query, rows_max).await? {
+            let key = Key::new(&pk, &sk);
+            let id = sk
+                .parse()
+                .map_err(|e| super::error::damaged(&key, format!("{e}")))?;
+            pages.push(page_row::decode(&key, id, &row)?);
+        }
+        Ok(pages)
+    }
+
+    /// All pages of one part, in order.
+    pub async fn pages_of_part(&self, run: &RunId, part: u32) -> Result<Vec<Held>, LedgerError> {
+        let (from, to) = (format!("{part:08}-"), format!("{part:08}-~"));
+        self.pages_between(run, part % SHARDS, (&from, &to), usize::MAX)
+            .await
+    }
+
+    fn slot(&self) -> u32 {
+        tallies::slot_of(&self.session)
+    }
+}
+
+/// A write with no clear answer is looked up and repeated this often; each time the endpoint itself
+/// has been tried several times before.
+const UNCLEAR_TRIES_MAX: u32 = 5;
+
+struct Decided {
+    held: Held,
+    page: Page,
+    write: WriteId,
+    tally: Tally,
+    escalations: Vec<Page>,
+}
+
+impl Decided {
+    fn writes(&self, run: &RunId) -> Vec<Write> {
+        let mut writes = vec![put(run, &self.held.write, &self.page, &self.write)];
+        writes.extend(self.escalations.iter().map(|page| create(run, page)));
+        writes
+    }
+
+    fn recorded(self) -> Held {
+        debug_assert!(
+            matches!(
+                self.page.status,
+                PageStatus::Leased { .. } | PageStatus::Settled
+            ),
+            "recording keeps or ends a lease"
+        );
+        Held {
+            page: self.page,
+            write: self.write,
+        }
+    }
+}
+
+/// How many settlements, from the first on, go into one transaction: of one generation, within
+/// the endpoint's bound, one write left for the tally.
+fn fitting(group: &[(usize, Decided)], writes_max: usize) -> usize {
+    let generation = group[0].1.page.generation;
+    let mut writes = 1;
+    let mut fits = 0;
+    for (_, decided) in group {
+        writes += 1 + decided.escalations.len();
+        if decided.page.generation != generation || (writes > writes_max && fits > 0) {
+            break;
+        }
+        fits += 1;
+    }
+    fits.max(1)
+}
+
+fn put(run: &RunId, former: &WriteId, page: &Page, write: &WriteId) -> Write {
+    Write {
+        key: keys::page(run, page.id),
+        when: vec![Condition::Equals("write".into(), former.as_str().into())],
+        change: Change::Put(page_row::encode(page, write)),
+    }
+}
+
+fn create(run: &RunId, page: &Page) -> Write {
+    Write::create(
+        keys::page(run, page.id),
+        page_row::encode(page, &WriteId::new(FIRST_WRITE)),
+    )
+}
+
+fn page_missing(run: &RunId, id: PageId) -> LedgerError {
+    LedgerError::NotFound(format!("page {id} of run {run}"))
+}
+
+fn unclear(what: &str) -> LedgerError {
+    TableError::Unclear(format!("{what} was tried {UNCLEAR_TRIES_MAX} times")).into()
+}

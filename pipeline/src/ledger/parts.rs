@@ -1,0 +1,211 @@
+//! Frozen parts, the reader's cursor and the router's progress.
+
+use serde::{Deserialize, Serialize};
+
+use crate::core::id::{RunId, SHARDS};
+use crate::core::part::{Cursor, Part, Place};
+use crate::ports::{Condition, Key, Query, Row, Update, Write};
+
+use super::error::{LedgerError, damaged};
+use super::{Ledger, SCHEMA_VERSION, keys};
+
+/// How far a shard's pages have come.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Every page before this name is settled, but for the stragglers.
+    pub low: String,
+    /// The last part of this shard whose pages were made, plus one; 0: none yet.
+    pub dispatched: u32,
+    /// Pages below `low` that are not settled.
+    pub stragglers: Vec<String>,
+}
+
+/// Where the reader stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Resumption {
+    /// It goes on here.
+    At(Cursor),
+    /// The input is read: the total is final.
+    Done,
+}
+
+impl Ledger {
+    /// Records a frozen part and the cursor behind it, if nobody did before.
+    ///
+    /// # Errors
+    /// [`LedgerError::Raced`] if another reader was faster.
+    pub async fn freeze(
+        &self,
+        run: &RunId,
+        part: &Part,
+        cursor: &Cursor,
+    ) -> Result<(), LedgerError> {
+        let place = serde_json::to_string(&part.place).expect("a place serialises");
+        let row = Row::new()
+            .with("v", SCHEMA_VERSION)
+            .with("items", i64::from(part.items))
+            .with("place", place);
+        let cursor_text = serde_json::to_string(cursor).expect("a cursor serialises");
+        let writes = vec![
+            Write::create(keys::part(run, part.number), row),
+            Write::update(
+                keys::run(run),
+                vec![
+                    Condition::Equals("parts".into(), i64::from(part.number).into()),
+                    Condition::Equals("inputDone".into(), 0.into()),
+                ],
+                vec![
+                    Update::Set("parts".into(), i64::from(cursor.parts).into()),
+                    Update::Set("cursor".into(), cursor_text.into()),
+                    Update::Add("total".into(), i64::from(part.items)),
+                ],
+            ),
+        ];
+        match self.transact(writes).await {
+            Err(error) if error.is_condition() => Err(LedgerError::Raced),
+            Err(error) if error.is_unclear() => match self.part(run, part.number).await? {
+                Some(there) if there == *part => Ok(()),
+                Some(_) | None => Err(LedgerError::Raced),
+            },
+            result => result,
+        }
+    }
+
+    /// Records that the input is read to its end: the total is final from here on.
+    pub async fn finish_input(&self, run: &RunId, cursor: &Cursor) -> Result<(), LedgerError> {
+        let cursor_text = serde_json::to_string(cursor).expect("a cursor serialises");
+        let write = Write::update(
+            keys::run(run),
+            vec![Condition::Equals(
+                "parts".into(),
+                i64::from(cursor.parts).into(),
+            )],
+            vec![
+                Update::Set("inputDone".into(), 1.into()),
+                Update::Set("cursor".into(), cursor_text.into()),
+            ],
+        );
+        match self.write(write).await {
+            Err(error) if error.is_condition() => Err(LedgerError::Raced),
+            // Setting it twice is setting it once.
+            Err(error) if error.is_unclear() => Err(LedgerError::Raced),
+            result => result.map(|_| ()),
+        }
+    }
+
+    /// A part, if it is frozen.
+    pub async fn part(&self, run: &RunId, number: u32) -> Result<Option<Part>, LedgerError> {
+        let key = keys::part(run, number);
+        match self.get(&key).await? {
+            Some(row) => decode(&key, number, &row).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Parts from `first` on, in order, at most `rows_max`.
+    pub async fn parts_from(
+        &self,
+        run: &RunId,
+        first: u32,
+        rows_max: usize,
+    ) -> Result<Vec<Part>, LedgerError> {
+        let query = Query::all(keys::parts(run), rows_max)
+            .between(format!("{first:08}"), Query::LAST.to_owned());
+        let mut parts = Vec::new();
+        for (sk, row) in self.query_all(query, rows_max).await? {
+            let key = Key::new(keys::parts(run), &sk);
+            let number = sk
+                .parse()
+                .map_err(|_| damaged(&key, "its name is no number"))?;
+            parts.push(decode(&key, number, &row)?);
+        }
+        Ok(parts)
+    }
+
+    /// A shard's progress.
+    pub async fn progress(&self, run: &RunId, shard: u32) -> Result<Progress, LedgerError> {
+        let key = keys::progress(run, shard);
+        let Some(row) = self.get(&key).await? else {
+            return Ok(Progress::default());
+        };
+        let dispatched = row
+            .num("dispatched")
+            .and_then(|n| u32::try_from(n).ok())
+            .unwrap_or(0);
+        let stragglers = row.text("stragglers").unwrap_or("");
+        Ok(Progress {
+            low: row.text("low").unwrap_or("").to_owned(),
+            dispatched,
+            stragglers: stragglers.split_whitespace().map(str::to_owned).collect(),
+        })
+    }
+
+    /// The next part whose pages are to be made.
+    pub async fn next_part_to_route(&self, run: &RunId) -> Result<u32, LedgerError> {
+        let shards = (0..SHARDS).map(|shard| self.progress(run, shard));
+        let mut next = u32::MAX;
+        for (shard, progress) in (0..SHARDS).zip(futures_util::future::join_all(shards).await) {
+            let dispatched = progress?.dispatched;
+            let first_open = if dispatched == 0 {
+                shard
+            } else {
+                dispatched - 1 + SHARDS
+            };
+            next = next.min(first_open);
+        }
+        Ok(next)
+    }
+
+    /// Records that the pages of `part` are made. Going back does no harm: they are found again.
+    pub async fn dispatched(&self, run: &RunId, part: u32) -> Result<(), LedgerError> {
+        let updates = vec![
+            Update::Set("v".into(), SCHEMA_VERSION.into()),
+            Update::Set("dispatched".into(), i64::from(part + 1).into()),
+        ];
+        self.write(Write::update(
+            keys::progress(run, part % SHARDS),
+            Vec::new(),
+            updates,
+        ))
+        .await
+        .map(|_| ())
+    }
+
+    /// Records how far a shard is settled.
+    pub async fn advance_low(
+        &self,
+        run: &RunId,
+        shard: u32,
+        low: &str,
+        stragglers: &[String],
+    ) -> Result<(), LedgerError> {
+        let updates = vec![
+            Update::Set("v".into(), SCHEMA_VERSION.into()),
+            Update::Set("low".into(), low.into()),
+            Update::Set("stragglers".into(), stragglers.join(" ").into()),
+        ];
+        self.write(Write::update(
+            keys::progress(run, shard),
+            Vec::new(),
+            updates,
+        ))
+        .await
+        .map(|_| ())
+    }
+}
+
+fn decode(key: &Key, number: u32, row: &Row) -> Result<Part, LedgerError> {
+    let items = row.num("items").and_then(|n| u32::try_from(n).ok());
+    let place: Option<Place> = row
+        .text("place")
+        .and_then(|text| serde_json::from_str(text).ok());
+    match (items, place) {
+        (Some(items), Some(place)) => Ok(Part {
+            number,
+            items,
+            place,
+        }),
+        (None, _) => Err(damaged(key, "items cannot be read")),
+        (_, None) => Err(damaged(key, "place cannot be read")),
+    }
+}

@@ -1,0 +1,391 @@
+//! Runs: one row each, and an index in the order of their start.
+
+use serde::{Deserialize, Serialize};
+
+use crate::core::id::{Generation, JobName, RunId};
+use crate::core::part::Cursor;
+use crate::core::redrive::Selection;
+use crate::core::run::{Limits, Reason, Run, RunEvent, RunStatus, Wish};
+use crate::core::time::Timestamp;
+use crate::ports::{Condition, Key, Query, Row, Update, Write};
+
+use super::error::{LedgerError, damaged};
+use super::parts::Resumption;
+use super::{Ledger, SCHEMA_VERSION, keys};
+
+/// What a run starts with.
+#[derive(Clone, Debug)]
+pub struct NewRun {
+    /// Its name.
+    pub id: RunId,
+    /// Its job's name.
+    pub job: JobName,
+    /// The job file's text, kept so that resume and redrive need no file.
+    pub job_text: String,
+    /// The job file's name, for messages.
+    pub job_file: String,
+    /// The directory its relative paths begin at.
+    pub base: String,
+    /// How it is judged.
+    pub limits: Limits,
+    /// Now.
+    pub created: Timestamp,
+}
+
+/// The redrive under way.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Redrive {
+    /// What it takes.
+    pub selection: Selection,
+    /// Whether sources that changed are taken as they are now.
+    #[serde(default)]
+    pub refresh: bool,
+}
+
+/// A run's row.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RunRow {
+    /// Its name.
+    pub id: RunId,
+    /// Its job's name.
+    pub job: JobName,
+    /// The job file's text.
+    pub job_text: String,
+    /// The job file's name.
+    pub job_file: String,
+    /// The directory its relative paths begin at.
+    pub base: String,
+    /// Status, generation, reason, limits.
+    pub state: Run,
+    /// What another process asked for.
+    pub wish: Option<Wish>,
+    /// Where the reader stands.
+    pub input: Resumption,
+    /// The cursor as it is, also at the end.
+    pub cursor: Cursor,
+    /// Parts frozen.
+    pub parts: u32,
+    /// Items found so far.
+    pub total: u64,
+    /// The redrive under way or last made.
+    pub redrive: Option<Redrive>,
+    /// The first part that the redrive has not gone through; none: it is done.
+    pub redrive_part: Option<u32>,
+    /// When it started.
+    pub created: Timestamp,
+    /// When it ended or paused.
+    pub ended: Option<Timestamp>,
+    /// The last generation whose result files are complete.
+    pub compiled: Option<Generation>,
+}
+
+impl RunRow {
+    /// The total, once it can no longer grow.
+    pub fn total_final(&self) -> Option<u64> {
+        match self.input {
+            Resumption::Done => Some(self.total),
+            Resumption::At(_) => None,
+        }
+    }
+
+    /// Whether items that were pending when the redrive began are worked on.
+    pub fn takes_pending(&self) -> bool {
+        match &self.redrive {
+            Some(redrive) => redrive.selection.takes_pending(),
+            None => true,
+        }
+    }
+}
+
+/// One line of the index of runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunSummary {
+    /// The run.
+    pub id: RunId,
+    /// Its job.
+    pub job: JobName,
+    /// When it started.
+    pub created: Timestamp,
+}
+
+/// A change of a run's state that was made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunChange {
+    /// The state before.
+    pub before: Run,
+    /// The state after.
+    pub after: Run,
+}
+
+impl Ledger {
+    /// Starts a run. A name that is taken is refused.
+    pub async fn create_run(&self, new: &NewRun) -> Result<(), LedgerError> {
+        let state = Run::new(new.limits);
+        let row = Row::new()
+            .with("v", SCHEMA_VERSION)
+            .with("job", new.job.as_str())
+            .with("text", new.job_text.as_str())
+            .with("file", new.job_file.as_str())
+            .with("base", new.base.as_str())
+            .with("status", state.status.as_str())
+            .with("gen", 0)
+            .with("limits", json(&state.limits))
+            .with("cursor", json(&Cursor::default()))
+            .with("parts", 0)
+            .with("total", 0)
+            .with("inputDone", 0)
+            .with("created", new.created.0);
+        let index = Row::new()
+            .with("v", SCHEMA_VERSION)
+            .with("job", new.job.as_str());
+        let index_key = keys::run_index(new.created.0, &new.id);
+        let writes = vec![
+            Write::create(keys::run(&new.id), row),
+            Write::create(index_key, index),
+        ];
+        self.transact(writes).await
+    }
+
+    /// A run's row.
+    pub async fn run(&self, run: &RunId) -> Result<RunRow, LedgerError> {
+        let key = keys::run(run);
+        let row = self.get(&key).await?;
+        let row = row.ok_or_else(|| LedgerError::NotFound(format!("run {run}")))?;
+        decode(&key, run, &row)
+    }
+
+    /// All runs, oldest first.
+    pub async fn runs(&self) -> Result<Vec<RunSummary>, LedgerError> {
+        const ROWS: usize = 1000;
+        let mut runs = Vec::new();
+        for (sk, row) in self
+            .query_all(Query::all(keys::RUNS, ROWS), usize::MAX)
+            .await?
+        {
+            let key = Key::new(keys::RUNS, &sk);
+            let (created, id) = sk
+                .split_once('#')
+                .ok_or_else(|| damaged(&key, "its name has no #"))?;
+            let created = created
+                .parse()
+                .map_err(|_| damaged(&key, "its name has no time"))?;
+            let job = row
+                .text("job")
+                .ok_or_else(|| damaged(&key, "it names no job"))?;
+            runs.push(RunSummary {
+                id: RunId::new(id),
+                job: JobName::new(job),
+                created: Timestamp(created),
+            });
+        }
+        Ok(runs)
+    }
+
+    /// Carries out one event on a run: one conditional write, so that of two judges one decides.
+    pub async fn change_run(
+        &self,
+        row: &RunRow,
+        event: &RunEvent,
+        redrive: Option<&Redrive>,
+    ) -> Result<RunChange, LedgerError> {
+        let before = row.state.clone();
+        let after = before.apply(event)?;
+        let now = self.runtime.clock.now();
+        let mut updates = vec![
+            Update::Set("status".into(), after.status.as_str().into()),
+            Update::Set("gen".into(), i64::from(after.generation.0).into()),
+            Update::Set("limits".into(), json(&after.limits).into()),
+            Update::Remove("wish".into()),
+        ];
+        updates.push(match &after.reason {
+            Some(reason) => Update::Set("reason".into(), json(reason).into()),
+            None => Update::Remove("reason".into()),
+        });
+        updates.push(match after.status {
+            RunStatus::Running => Update::Remove("ended".into()),
+            RunStatus::Paused | RunStatus::Succeeded | RunStatus::Failed | RunStatus::Aborted => {
+                Update::Set("ended".into(), now.0.into())
+            }
+        });
+        if let Some(redrive) = redrive {
+            updates.push(Update::Set("redrive".into(), json(redrive).into()));
+            updates.push(Update::Set("redrivePart".into(), 0.into()));
+        }
+        let mut when = vec![
+            Condition::Equals("status".into(), before.status.as_str().into()),
+            Condition::Equals("gen".into(), i64::from(before.generation.0).into()),
+        ];
+        if *event == RunEvent::Succeed {
+            // No item may have been found since the judge looked.
+            let total = i64::try_from(row.total).unwrap_or(i64::MAX);
+            when.push(Condition::Equals("total".into(), total.into()));
+            when.push(Condition::Equals("inputDone".into(), 1.into()));
+        }
+        match self
+            .write(Write::update(keys::run(&row.id), when, updates))
+            .await
+        {
+            Err(error) if error.is_condition() || error.is_unclear() => {
+                let now = self.run(&row.id).await?;
+                if now.state == after {
+                    Ok(RunChange { before, after })
+                } else {
+                    Err(LedgerError::Raced)
+                }
+            }
+            result => result.map(|_| RunChange { before, after }),
+        }
+    }
+
+    /// Writes a wish that runners obey within a second.
+    pub async fn wish(&self, run: &RunId, wish: Wish) -> Result<(), LedgerError> {
+        let when = vec![Condition::Equals(
+            "status".into(),
+            RunStatus::Running.as_str().into(),
+        )];
+        let updates = vec![Update::Set("wish".into(), wish.as_str().into())];
+        match self
+            .write(Write::update(keys::run(run), when, updates))
+            .await
+        {
+            Err(error) if error.is_condition() => Err(LedgerError::Raced),
+            result => result.map(|_| ()),
+        }
+    }
+
+    /// Records how far the redrive has gone through the parts; none: it is done.
+    pub async fn redrive_reached(
+        &self,
+        run: &RunId,
+        generation: Generation,
+        part: Option<u32>,
+    ) -> Result<(), LedgerError> {
+        let when = vec![Condition::Equals(
+            "gen".into(),
+            i64::from(generation.0).into(),
+        )];
+        let update = match part {
+            Some(part) => Update::Set("redrivePart".into(), i64::from(part).into()),
+            None => Update::Remove("redrivePart".into()),
+        };
+        match self
+            .write(Write::update(keys::run(run), when, vec![update]))
+            .await
+        {
+            Err(error) if error.is_condition() => Err(LedgerError::Raced),
+            result => result.map(|_| ()),
+        }
+    }
+
+    /// Takes up what a selective redrive had left pending.
+    pub async fn take_pending(&self, row: &RunRow) -> Result<(), LedgerError> {
+        let Some(redrive) = &row.redrive else {
+            return Ok(());
+        };
+        let mut redrive = redrive.clone();
+        redrive.selection.pending = Some(true);
+        let generation = i64::from(row.state.generation.0);
+        let when = vec![Condition::Equals("gen".into(), generation.into())];
+        let updates = vec![
+            Update::Set("redrive".into(), json(&redrive).into()),
+            Update::Set("redrivePart".into(), 0.into()),
+        ];
+        self.write(Write::update(keys::run(&row.id), when, updates))
+            .await
+            .map(|_| ())
+    }
+
+    /// Replaces the stored job (`--job FILE`).
+    pub async fn replace_job(&self, new: &NewRun) -> Result<(), LedgerError> {
+        let updates = vec![
+            Update::Set("text".into(), new.job_text.as_str().into()),
+            Update::Set("file".into(), new.job_file.as_str().into()),
+            Update::Set("base".into(), new.base.as_str().into()),
+        ];
+        self.write(Write::update(
+            keys::run(&new.id),
+            vec![Condition::Present],
+            updates,
+        ))
+        .await
+        .map(|_| ())
+    }
+
+    /// Records that the result files of a generation are complete.
+    pub async fn compiled(&self, run: &RunId, generation: Generation) -> Result<(), LedgerError> {
+        let updates = vec![Update::Set(
+            "compiled".into(),
+            i64::from(generation.0).into(),
+        )];
+        self.write(Write::update(
+            keys::run(run),
+            vec![Condition::Present],
+            updates,
+        ))
+        .await
+        .map(|_| ())
+    }
+}
+
+fn json<T: Serialize>(value: &T) -> String {
+    serde_json::to_string(value).expect("plain data serialises")
+}
+
+fn decode(key: &Key, id: &RunId, row: &Row) -> Result<RunRow, LedgerError> {
+    let bad = |what: &str| damaged(key, format!("{what} cannot be read"));
+    let text = |name: &'static str| row.text(name).ok_or_else(|| bad(name));
+    let number = |name: &'static str| -> Result<u64, LedgerError> {
+        row.num(name)
+            .and_then(|n| u64::try_from(n).ok())
+            .ok_or_else(|| bad(name))
+    };
+    let small = |name: &'static str| -> Result<u32, LedgerError> {
+        u32::try_from(number(name)?).map_err(|_| bad(name))
+    };
+    let cursor: Cursor = serde_json::from_str(text("cursor")?).map_err(|_| bad("cursor"))?;
+    let limits: Limits = serde_json::from_str(text("limits")?).map_err(|_| bad("limits"))?;
+    let reason: Option<Reason> = match row.text("reason") {
+        Some(text) => Some(serde_json::from_str(text).map_err(|_| bad("reason"))?),
+        None => None,
+    };
+    let redrive = match row.text("redrive") {
+        Some(text) => Some(serde_json::from_str(text).map_err(|_| bad("redrive"))?),
+        None => None,
+    };
+    let wish = match row.text("wish") {
+        Some(name) => Some(Wish::from_name(name).ok_or_else(|| bad("wish"))?),
+        None => None,
+    };
+    let input = match number("inputDone")? {
+        0 => Resumption::At(cursor.clone()),
+        _ => Resumption::Done,
+    };
+    let state = Run {
+        status: RunStatus::from_name(text("status")?).ok_or_else(|| bad("status"))?,
+        generation: Generation(small("gen")?),
+        reason,
+        limits,
+    };
+    Ok(RunRow {
+        id: id.clone(),
+        job: JobName::new(text("job")?),
+        job_text: text("text")?.to_owned(),
+        job_file: text("file")?.to_owned(),
+        base: text("base")?.to_owned(),
+        state,
+        wish,
+        input,
+        cursor,
+        parts: small("parts")?,
+        total: number("total")?,
+        redrive,
+        redrive_part: row.num("redrivePart").and_then(|n| u32::try_from(n).ok()),
+        created: Timestamp(row.num("created").ok_or_else(|| bad("created"))?),
+        ended: row.num("ended").map(Timestamp),
+        compiled: row
+            .num("compiled")
+            .and_then(|n| u32::try_from(n).ok())
+            .map(Generation),
+    })
+}

@@ -1,0 +1,348 @@
+//! Sessions and permits: who is at work, and how many calls each may run.
+//!
+//! A session shows that it lives by a beat, a number that grows; nobody compares clocks. Permits move
+//! in blocks between the job's pool and a session, in one transaction, so that
+//! lent = Σ held at every moment, and max concurrency holds over all processes.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::core::id::{JobName, RunId, SessionId};
+use crate::ports::{Condition, Key, Query, Row, Update, Write};
+
+use super::error::{LedgerError, damaged};
+use super::{Ledger, SCHEMA_VERSION, keys};
+
+/// Where a session stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SessionStatus {
+    /// It beats.
+    Live,
+    /// It was found without a beat for its whole duration.
+    Dead,
+    /// It ended by itself.
+    Closed,
+}
+
+impl SessionStatus {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Dead => "dead",
+            Self::Closed => "closed",
+        }
+    }
+
+    fn from_name(name: &str) -> Option<Self> {
+        [Self::Live, Self::Dead, Self::Closed]
+            .into_iter()
+            .find(|s| s.as_str() == name)
+    }
+}
+
+/// A session's row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionRow {
+    /// The session.
+    pub id: SessionId,
+    /// Where it stands.
+    pub status: SessionStatus,
+    /// Grows while it lives.
+    pub beat: i64,
+    /// It counts as dead after so long without a beat.
+    pub duration: Duration,
+    /// Permits it holds.
+    pub permits: u32,
+    /// Items it has in calls, by run.
+    pub running: BTreeMap<RunId, u64>,
+    /// Who it is, for people: host and process.
+    pub who: String,
+}
+
+/// The job's permits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pool {
+    /// Calls at one time, over all sessions.
+    pub max: u32,
+    /// Permits that sessions hold.
+    pub lent: u32,
+}
+
+impl Ledger {
+    /// Announces this session.
+    pub async fn open_session(
+        &self,
+        job: &JobName,
+        duration: Duration,
+        who: &str,
+    ) -> Result<(), LedgerError> {
+        let row = Row::new()
+            .with("v", SCHEMA_VERSION)
+            .with("status", SessionStatus::Live.as_str())
+            .with("beat", 0)
+            .with(
+                "durationMs",
+                i64::try_from(duration.as_millis()).unwrap_or(i64::MAX),
+            )
+            .with("permits", 0)
+            .with("running", "")
+            .with("who", who);
+        match self
+            .write(Write::create(keys::session(job, &self.session), row))
+            .await
+        {
+            // The name is drawn at random: a row of that name is the one just written.
+            Err(error) if error.is_unclear() => Ok(()),
+            result => result.map(|_| ()),
+        }
+    }
+
+    /// One beat: renews every lease of this session.
+    ///
+    /// # Errors
+    /// [`LedgerError::Raced`] if the session was marked dead: its leases are no more.
+    pub async fn beat(
+        &self,
+        job: &JobName,
+        running: &BTreeMap<RunId, u64>,
+    ) -> Result<(), LedgerError> {
+        let running: Vec<String> = running
+            .iter()
+            .map(|(run, items)| format!("{run}={items}"))
+            .collect();
+        let updates = vec![
+            Update::Add("beat".into(), 1),
+            Update::Set("running".into(), running.join(" ").into()),
+        ];
+        let when = vec![live()];
+        match self
+            .write(Write::update(
+                keys::session(job, &self.session),
+                when,
+                updates,
+            ))
+            .await
+        {
+            Err(error) if error.is_condition() => Err(LedgerError::Raced),
+            result => result.map(|_| ()),
+        }
+    }
+
+    /// All sessions of a job that have a row.
+    pub async fn sessions(&self, job: &JobName) -> Result<Vec<SessionRow>, LedgerError> {
+        const ROWS: usize = 1000;
+        let pk = keys::sessions(job);
+        let mut sessions = Vec::new();
+        for (sk, row) in self.query_all(Query::all(&pk, ROWS), usize::MAX).await? {
+            sessions.push(decode(&Key::new(&pk, &sk), &sk, &row)?);
+        }
+        Ok(sessions)
+    }
+
+    /// Makes the pool, or sets its maximum. Lowering it below what is lent takes effect as permits come
+    /// back.
+    pub async fn set_pool(&self, job: &JobName, max: u32) -> Result<(), LedgerError> {
+        let updates = vec![
+            Update::Set("v".into(), SCHEMA_VERSION.into()),
+            Update::Set("max".into(), i64::from(max).into()),
+            Update::Add("lent".into(), 0),
+        ];
+        self.write(Write::update(keys::pool(job), Vec::new(), updates))
+            .await
+            .map(|_| ())
+    }
+
+    /// The pool as it is.
+    pub async fn pool(&self, job: &JobName) -> Result<Pool, LedgerError> {
+        let Some(row) = self.get(&keys::pool(job)).await? else {
+            return Ok(Pool::default());
+        };
+        let number = |name| {
+            row.num(name)
+                .and_then(|n| u32::try_from(n).ok())
+                .unwrap_or(0)
+        };
+        Ok(Pool {
+            max: number("max"),
+            lent: number("lent"),
+        })
+    }
+
+    /// Takes up to `wanted` permits; answers how many. This session holds `held` now.
+    pub async fn take_permits(
+        &self,
+        job: &JobName,
+        held: u32,
+        wanted: u32,
+    ) -> Result<u32, LedgerError> {
+        /// Another session may take from the pool between the look and the taking.
+        const RACES_MAX: u32 = 10;
+        for _ in 0..RACES_MAX {
+            let pool = self.pool(job).await?;
+            let take = wanted.min(pool.max.saturating_sub(pool.lent));
+            if take == 0 {
+                return Ok(0);
+            }
+            let most = i64::from(pool.max) - i64::from(take);
+            let from_pool = Write::update(
+                keys::pool(job),
+                vec![
+                    Condition::Equals("max".into(), i64::from(pool.max).into()),
+                    Condition::AtMost("lent".into(), most),
+                ],
+                vec![Update::Add("lent".into(), i64::from(take))],
+            );
+            let writes = vec![from_pool, self.permits_write(job, held, i64::from(take))];
+            match self.move_permits(job, writes, held + take).await {
+                Ok(()) => return Ok(take),
+                Err(LedgerError::Raced) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(0)
+    }
+
+    /// Gives permits back to the pool. This session holds `held` now.
+    pub async fn give_permits(
+        &self,
+        job: &JobName,
+        held: u32,
+        given: u32,
+    ) -> Result<(), LedgerError> {
+        if given == 0 {
+            return Ok(());
+        }
+        let to_pool = Write::update(
+            keys::pool(job),
+            Vec::new(),
+            vec![Update::Add("lent".into(), -i64::from(given))],
+        );
+        let writes = vec![to_pool, self.permits_write(job, held, -i64::from(given))];
+        self.move_permits(job, writes, held - given).await
+    }
+
+    fn permits_write(&self, job: &JobName, held: u32, change: i64) -> Write {
+        Write::update(
+            keys::session(job, &self.session),
+            vec![
+                live(),
+                Condition::Equals("permits".into(), i64::from(held).into()),
+            ],
+            vec![Update::Add("permits".into(), change)],
+        )
+    }
+
+    async fn move_permits(
+        &self,
+        job: &JobName,
+        writes: Vec<Write>,
+        after: u32,
+    ) -> Result<(), LedgerError> {
+        let error = match self.transact(writes).await {
+            Ok(()) => return Ok(()),
+            Err(error) if error.is_condition() || error.is_unclear() => error,
+            Err(error) => return Err(error),
+        };
+        let key = keys::session(job, &self.session);
+        let permits = self.get(&key).await?.and_then(|row| row.num("permits"));
+        if error.is_unclear() && permits == Some(i64::from(after)) {
+            return Ok(());
+        }
+        Err(LedgerError::Raced)
+    }
+
+    /// Marks a session dead, if it has not beaten since it was read, and returns its permits.
+    ///
+    /// # Errors
+    /// [`LedgerError::Raced`] if it lives.
+    pub async fn mark_dead(&self, job: &JobName, seen: &SessionRow) -> Result<(), LedgerError> {
+        self.end_session(job, seen, SessionStatus::Dead).await
+    }
+
+    /// Ends this session: its permits go back.
+    pub async fn close_session(&self, job: &JobName) -> Result<(), LedgerError> {
+        let key = keys::session(job, &self.session);
+        let Some(row) = self.get(&key).await? else {
+            return Ok(());
+        };
+        let own = decode(&key, self.session.as_str(), &row)?;
+        if own.status != SessionStatus::Live {
+            return Ok(());
+        }
+        self.end_session(job, &own, SessionStatus::Closed).await
+    }
+
+    async fn end_session(
+        &self,
+        job: &JobName,
+        seen: &SessionRow,
+        status: SessionStatus,
+    ) -> Result<(), LedgerError> {
+        let permits = i64::from(seen.permits);
+        let session = Write::update(
+            keys::session(job, &seen.id),
+            vec![
+                live(),
+                Condition::Equals("beat".into(), seen.beat.into()),
+                Condition::Equals("permits".into(), permits.into()),
+            ],
+            vec![
+                Update::Set("status".into(), status.as_str().into()),
+                Update::Set("permits".into(), 0.into()),
+                Update::Set("running".into(), "".into()),
+            ],
+        );
+        let result = if permits == 0 {
+            self.write(session).await.map(|_| ())
+        } else {
+            let updates = vec![Update::Add("lent".into(), -permits)];
+            let pool = Write::update(keys::pool(job), Vec::new(), updates);
+            self.transact(vec![session, pool]).await
+        };
+        match result {
+            Err(error) if error.is_condition() => Err(LedgerError::Raced),
+            result => result,
+        }
+    }
+
+    /// Removes the row of a session that has ended and holds no page any more.
+    pub async fn forget_session(
+        &self,
+        job: &JobName,
+        session: &SessionId,
+    ) -> Result<(), LedgerError> {
+        let write = Write {
+            key: keys::session(job, session),
+            when: Vec::new(),
+            change: crate::ports::table::Change::Delete,
+        };
+        self.write(write).await.map(|_| ())
+    }
+}
+
+fn live() -> Condition {
+    Condition::Equals("status".into(), SessionStatus::Live.as_str().into())
+}
+
+fn decode(key: &Key, id: &str, row: &Row) -> Result<SessionRow, LedgerError> {
+    let bad = |what: &str| damaged(key, format!("{what} cannot be read"));
+    let status = row.text("status").and_then(SessionStatus::from_name);
+    let duration = row.num("durationMs").and_then(|n| u64::try_from(n).ok());
+    let mut running = BTreeMap::new();
+    for entry in row.text("running").unwrap_or("").split_whitespace() {
+        let (run, items) = entry.split_once('=').ok_or_else(|| bad("running"))?;
+        running.insert(RunId::new(run), items.parse().map_err(|_| bad("running"))?);
+    }
+    Ok(SessionRow {
+        id: SessionId::new(id),
+        status: status.ok_or_else(|| bad("status"))?,
+        beat: row.num("beat").ok_or_else(|| bad("beat"))?,
+        duration: Duration::from_millis(duration.ok_or_else(|| bad("durationMs"))?),
+        permits: row
+            .num("permits")
+            .and_then(|n| u32::try_from(n).ok())
+            .unwrap_or(0),
+        running,
+        who: row.text("who").unwrap_or("").to_owned(),
+    })
+}

@@ -1,0 +1,139 @@
+//! Tally rows: ADDs only, in the transaction that settles or reopens.
+
+use std::collections::BTreeMap;
+
+use crate::core::id::{Generation, RunId, SessionId, TALLY_SLOTS};
+use crate::core::outcome::{Outcome, Settled};
+use crate::core::tally::{CLASSES_MAX, Tallies, Tally};
+use crate::ports::{Query, Row, Update, Write};
+
+use super::error::LedgerError;
+use super::{Ledger, SCHEMA_VERSION, keys};
+
+/// The class under which failures are counted once a row names too many.
+const OTHER: &str = "Other";
+
+/// The slot that a session's settles go to: one group in flight a session, so sessions rarely meet.
+pub(super) fn slot_of(session: &SessionId) -> u32 {
+    let sum = session.as_str().bytes().fold(7u32, |sum, byte| {
+        sum.wrapping_mul(31).wrapping_add(u32::from(byte))
+    });
+    sum % TALLY_SLOTS
+}
+
+/// The write that adds to a tally.
+pub(super) fn add(run: &RunId, slot: u32, generation: Generation, tally: &Tally) -> Write {
+    let mut updates = vec![Update::Set("v".into(), SCHEMA_VERSION.into())];
+    let mut add = |name: std::borrow::Cow<'static, str>, number: u64| {
+        if number > 0 {
+            updates.push(Update::Add(name, i64::try_from(number).unwrap_or(i64::MAX)));
+        }
+    };
+    for outcome in Outcome::ALL {
+        add(outcome.as_str().into(), tally.settled.of(outcome));
+        add(reopened(outcome).into(), tally.reopened.of(outcome));
+    }
+    add("opened".into(), tally.opened);
+    add("pages".into(), tally.pages);
+    let mut classes: BTreeMap<&str, u64> = BTreeMap::new();
+    for (number, (class, items)) in tally.classes.iter().enumerate() {
+        let name = if number < CLASSES_MAX {
+            class.as_str()
+        } else {
+            OTHER
+        };
+        *classes.entry(name).or_default() += items;
+    }
+    for (class, items) in classes {
+        add(format!("{CLASS_PREFIX}{class}").into(), items);
+    }
+    Write::update(keys::tally(run, slot, generation), Vec::new(), updates)
+}
+
+const CLASS_PREFIX: &str = "class ";
+
+fn reopened(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Succeeded => "reopenedSucceeded",
+        Outcome::Failed => "reopenedFailed",
+        Outcome::TimedOut => "reopenedTimedOut",
+        Outcome::Aborted => "reopenedAborted",
+        Outcome::Skipped => "reopenedSkipped",
+    }
+}
+
+fn decode(row: &Row) -> Tally {
+    let number = |name: &str| {
+        row.num(name)
+            .and_then(|n| u64::try_from(n).ok())
+            .unwrap_or(0)
+    };
+    let mut settled = Settled::default();
+    let mut was = Settled::default();
+    for outcome in Outcome::ALL {
+        settled.add(outcome, number(outcome.as_str()));
+        was.add(outcome, number(reopened(outcome)));
+    }
+    let class = |name: &str| name.strip_prefix(CLASS_PREFIX).map(str::to_owned);
+    let classes = row
+        .0
+        .keys()
+        .filter_map(|name| Some((class(name)?, number(name))))
+        .collect();
+    Tally {
+        settled,
+        reopened: was,
+        opened: number("opened"),
+        pages: number("pages"),
+        classes,
+    }
+}
+
+impl Ledger {
+    /// All tallies of a run, summed over the slots. Not one moment's picture, but each number was true at
+    /// some moment after the call began, and they only grow.
+    pub async fn tallies(&self, run: &RunId) -> Result<Tallies, LedgerError> {
+        /// More generations than a run may have in one answer; paging goes on beyond.
+        const ROWS: usize = 100;
+        let mut tallies = Tallies::default();
+        let slots = (0..TALLY_SLOTS)
+            .map(|slot| self.query_all(Query::all(keys::tallies(run, slot), ROWS), usize::MAX));
+        for rows in futures_util::future::join_all(slots).await {
+            for (sk, row) in rows? {
+                let generation = sk.parse().unwrap_or(0);
+                tallies
+                    .by_generation
+                    .entry(generation)
+                    .or_default()
+                    .add(&decode(&row));
+            }
+        }
+        Ok(tallies)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tally_reads_back_what_was_added() {
+        let mut tally = Tally {
+            opened: 3,
+            pages: 2,
+            ..Tally::default()
+        };
+        for (number, outcome) in Outcome::ALL.into_iter().enumerate() {
+            tally.settled.add(outcome, number as u64 + 1);
+        }
+        tally.reopened.add(Outcome::Failed, 9);
+        tally.classes.insert("Not An Image".into(), 4);
+        let write = add(&RunId::new("r"), 0, Generation(0), &tally);
+        let crate::ports::table::Change::Update(updates) = write.change else {
+            panic!("a tally is only added to")
+        };
+        let mut row = Row::new();
+        row.apply(updates);
+        assert_eq!(decode(&row), tally);
+    }
+}
