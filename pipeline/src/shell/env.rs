@@ -1,0 +1,331 @@
+//! What the loops of one session share: ledger, queues, permits, and the runs they know.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::core::id::{Generation, JobName, RunId};
+use crate::core::job::Job;
+use crate::core::lane::Lane;
+use crate::core::packing::Order;
+use crate::core::run::RunStatus;
+use crate::core::work::{Escalation, Rules};
+use crate::ledger::{Ledger, LedgerError, RunRow};
+use crate::ports::{Executor, Queue, Runtime};
+
+use super::part_cache::PartCache;
+use super::permits::Permits;
+use super::source::Stores;
+
+/// How the loops of one session behave.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// A session without a beat for so long counts as dead.
+    pub session_duration: Duration,
+    /// How often it beats.
+    pub beat_every: Duration,
+    /// How often the judge looks, and everybody learns of verdicts and wishes: at most 1 s.
+    pub judge_every: Duration,
+    /// The shortest time between sweeps.
+    pub sweep_every: Duration,
+    /// Whether this process may be sure that no other session lives: it holds the ledger's lock.
+    pub others: Others,
+}
+
+/// Whether other sessions may live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Others {
+    /// They may: only a missing beat proves a death.
+    MayLive,
+    /// They do not: the lock on the ledger proves it, so their work is taken at once. Hints of former
+    /// processes are gone with them.
+    AreDead,
+}
+
+impl Settings {
+    /// For an embedded ledger: writes are cheap, and no other process runs.
+    pub fn embedded() -> Self {
+        Self {
+            session_duration: Duration::from_secs(30),
+            beat_every: Duration::from_millis(250),
+            judge_every: Duration::from_millis(100),
+            sweep_every: Duration::from_secs(1),
+            others: Others::AreDead,
+        }
+    }
+
+    /// For DynamoDB: every call costs, and other processes share the work.
+    pub fn shared() -> Self {
+        Self {
+            session_duration: Duration::from_secs(30),
+            beat_every: Duration::from_secs(2),
+            judge_every: Duration::from_secs(1),
+            sweep_every: Duration::from_secs(5),
+            others: Others::MayLive,
+        }
+    }
+}
+
+/// Gives the loops what they need to work on a run: its job, its stores, its executors. The command
+/// line's parses the stored job file; a library user's hands out a handler.
+#[async_trait]
+pub trait OpenRun: Send + Sync {
+    /// Opens a run.
+    ///
+    /// # Errors
+    /// Why it cannot be worked on here, in words.
+    async fn open(&self, row: &RunRow) -> Result<OpenedRun, String>;
+}
+
+/// What [`OpenRun`] gives.
+#[derive(Clone)]
+pub struct OpenedRun {
+    /// The job.
+    pub job: Arc<Job>,
+    /// Input and scratch.
+    pub stores: Stores,
+    /// What carries out each lane's calls.
+    pub executors: BTreeMap<Lane, Arc<dyn Executor>>,
+}
+
+/// What is done about a run in this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Its items are worked on.
+    Work,
+    /// No new calls; what runs may finish, or goes back.
+    Drain,
+    /// Calls are stopped, their items aborted.
+    Abort,
+}
+
+/// What a session last learned of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// What to do.
+    pub mode: Mode,
+    /// Where it stands.
+    pub status: RunStatus,
+    /// Its generation.
+    pub generation: Generation,
+    /// Whether items pending since an older generation are worked on.
+    pub takes_pending: bool,
+}
+
+impl Seen {
+    /// What a row says.
+    pub fn of(row: &RunRow) -> Self {
+        let mode = match row.state.status {
+            RunStatus::Running => Mode::Work,
+            RunStatus::Paused | RunStatus::Succeeded => Mode::Drain,
+            RunStatus::Failed | RunStatus::Aborted => Mode::Abort,
+        };
+        Self {
+            mode,
+            status: row.state.status,
+            generation: row.state.generation,
+            takes_pending: row.takes_pending(),
+        }
+    }
+}
+
+/// A run, as this session works on it.
+pub struct OpenRunHandle {
+    /// Its name.
+    pub id: RunId,
+    /// Its job.
+    pub job: Arc<Job>,
+    /// Input and scratch.
+    pub stores: Stores,
+    /// What carries out each lane's calls.
+    pub executors: BTreeMap<Lane, Arc<dyn Executor>>,
+    /// Parts read lately.
+    pub cache: PartCache,
+    /// What was last learned of it.
+    pub seen: watch::Sender<Seen>,
+    /// Something was settled here: counts, verdict and horizon may have changed.
+    pub settled: Notify,
+    /// A part was frozen here.
+    pub frozen: Notify,
+    /// Items in calls right now, in this session.
+    pub running: AtomicU64,
+}
+
+/// A run this session knows.
+pub type RunHandle = Arc<OpenRunHandle>;
+
+impl OpenRunHandle {
+    /// The rules of one lane.
+    pub fn rules(&self, lane: Lane) -> Rules {
+        let batch = self.job.lane(lane).map_or(1, |spec| spec.max_items_per_batch as usize);
+        let escalation = match (lane, &self.job.container) {
+            (Lane::Function, Some(_)) => Escalation::Possible,
+            (Lane::Function, None) | (Lane::Container, _) => Escalation::None,
+        };
+        Rules {
+            retry: self.job.retry.clone(),
+            catch: self.job.catch.clone(),
+            batch,
+            lane,
+            escalation,
+        }
+    }
+
+    /// At max concurrency 1 items run in input order.
+    pub fn order(&self) -> Order {
+        if self.job.max_concurrency == 1 { Order::Kept } else { Order::Free }
+    }
+
+    /// What was last learned.
+    pub fn now(&self) -> Seen {
+        *self.seen.borrow()
+    }
+
+    /// Publishes what was learned.
+    pub fn learn(&self, seen: Seen) {
+        self.seen.send_if_modified(|old| {
+            let changed = *old != seen;
+            *old = seen;
+            changed
+        });
+    }
+}
+
+/// What the loops of one session share.
+pub struct Env {
+    /// The books.
+    pub ledger: Ledger,
+    /// Time, chance, tasks.
+    pub runtime: Runtime,
+    /// The job whose session this is.
+    pub job: JobName,
+    /// The lanes' queues.
+    pub queues: BTreeMap<Lane, Arc<dyn Queue>>,
+    /// How to open a run.
+    pub opener: Arc<dyn OpenRun>,
+    /// How to behave.
+    pub settings: Settings,
+    /// The session's permits.
+    pub permits: Permits,
+    /// Ends all work softly: what runs may finish, or goes back.
+    pub drain: CancellationToken,
+    /// Ends all work at once: the leases are lost, or the process leaves.
+    pub kill: CancellationToken,
+    /// The lanes whose queue last answered with nothing.
+    pub empty: BTreeMap<Lane, AtomicBool>,
+    runs: Mutex<BTreeMap<RunId, RunHandle>>,
+}
+
+impl Env {
+    /// A session's environment.
+    pub fn new(
+        ledger: Ledger,
+        runtime: Runtime,
+        job: JobName,
+        queues: BTreeMap<Lane, Arc<dyn Queue>>,
+        opener: Arc<dyn OpenRun>,
+        settings: Settings,
+    ) -> Arc<Self> {
+        let empty = Lane::ALL.into_iter().map(|lane| (lane, AtomicBool::new(true))).collect();
+        Arc::new(Self {
+            ledger,
+            runtime,
+            job,
+            queues,
+            opener,
+            settings,
+            permits: Permits::default(),
+            drain: CancellationToken::new(),
+            kill: CancellationToken::new(),
+            empty,
+            runs: Mutex::default(),
+        })
+    }
+
+    /// The runs this session knows.
+    pub fn known_runs(&self) -> Vec<RunHandle> {
+        self.runs.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// A run, opened if it is not known yet. While it is known it is judged here too, so that its
+    /// wishes and verdicts are heard; once it ended it is forgotten, and a later hint opens it anew.
+    ///
+    /// # Errors
+    /// Why it cannot be worked on.
+    pub async fn open_run(self: &Arc<Self>, run: &RunId) -> Result<RunHandle, OpenError> {
+        let known = self.runs.lock().unwrap_or_else(PoisonError::into_inner).get(run).cloned();
+        if let Some(handle) = known {
+            return Ok(handle);
+        }
+        let row = self.ledger.run(run).await?;
+        let opened = self.opener.open(&row).await.map_err(OpenError::Cannot)?;
+        let handle = Arc::new(OpenRunHandle {
+            id: run.clone(),
+            job: opened.job,
+            stores: opened.stores,
+            executors: opened.executors,
+            cache: PartCache::default(),
+            seen: watch::Sender::new(Seen::of(&row)),
+            settled: Notify::new(),
+            frozen: Notify::new(),
+            running: AtomicU64::new(0),
+        });
+        {
+            let mut runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(known) = runs.get(run) {
+                return Ok(known.clone());
+            }
+            runs.insert(run.clone(), handle.clone());
+        }
+        let (env, judged) = (self.clone(), handle.clone());
+        let judge = async move {
+            super::judge::judge(&env, &judged).await;
+            env.runs.lock().unwrap_or_else(PoisonError::into_inner).remove(&judged.id);
+        };
+        self.runtime.spawn.spawn("judge", Box::pin(judge));
+        Ok(handle)
+    }
+
+    /// Whether the lane's queue last answered with nothing.
+    pub fn lane_is_empty(&self, lane: Lane) -> bool {
+        self.empty.get(&lane).is_some_and(|empty| empty.load(Ordering::Relaxed))
+    }
+
+    /// Notes what the lane's queue answered.
+    pub fn note_lane(&self, lane: Lane, empty: bool) {
+        if let Some(flag) = self.empty.get(&lane) {
+            flag.store(empty, Ordering::Relaxed);
+        }
+    }
+
+    /// Waits, unless the session ends first.
+    pub async fn pause(&self, duration: Duration) {
+        tokio::select! {
+            biased;
+            () = self.kill.cancelled() => {}
+            () = self.drain.cancelled() => {}
+            () = self.runtime.clock.sleep(duration) => {}
+        }
+    }
+
+    /// Whether the session is to end.
+    pub fn is_ending(&self) -> bool {
+        self.drain.is_cancelled() || self.kill.is_cancelled()
+    }
+}
+
+/// Why a run cannot be worked on here.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The ledger.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// Its job, its stores, its executors.
+    #[error("{0}")]
+    Cannot(String),
+}

@@ -1,0 +1,294 @@
+//! The finalizer: compiles the result files of a run from the ledger, and leaves out what the ledger
+//! does not confirm. It may be stopped and started again at any moment: a file appears whole or not at
+//! all, and the manifest, written last, names the files of one generation.
+//!
+//! The layout is that of Distributed Map's ResultWriter, one record an item, nothing encoded twice.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use crate::core::id::ItemId;
+use crate::core::outcome::{ItemCounts, Outcome};
+use crate::core::page::{Mark, PageStatus};
+use crate::ledger::{Held, LedgerError, SessionStatus};
+use crate::ports::objects::Upload;
+use crate::ports::{Objects, ObjectsError, Runtime};
+
+use super::outputs;
+use super::report::{ItemView, RunReader, report};
+
+/// A new file begins when one has this many bytes ("ResultWriter", file size).
+const FILE_BYTES_MAX: u64 = 5 * 1024 * 1024 * 1024;
+
+/// Bytes gathered before they are handed to the store; pieces must be of 5 MiB or more.
+const PIECE_BYTES: usize = 8 * 1024 * 1024;
+
+/// A page still held by a session that has not heard of the end is waited for; a session that died
+/// in between is not.
+const HELD_WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// Why result files were not compiled.
+#[derive(Debug, thiserror::Error)]
+pub enum CompileError {
+    /// The ledger.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The place of the results.
+    #[error("the results cannot be written: {0}")]
+    Results(#[from] ObjectsError),
+    /// An output part.
+    #[error("{0}")]
+    Outputs(String),
+}
+
+/// What was compiled.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Manifest {
+    /// The run.
+    pub run: String,
+    /// Its job.
+    pub job: String,
+    /// Where it stood.
+    pub status: String,
+    /// Its generation.
+    pub generation: u32,
+    /// Its counts.
+    pub item_counts: ItemCounts,
+    /// The files, by what their items became.
+    pub result_files: BTreeMap<String, Vec<ResultFile>>,
+}
+
+/// One result file.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ResultFile {
+    /// Its key in the place of the results.
+    pub key: String,
+    /// Its size.
+    pub size: u64,
+    /// Its records.
+    pub items: u64,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Record<'a> {
+    item: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    input: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    output: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    outcome: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cause: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attempts: Option<u32>,
+}
+
+/// The kinds of file, by what their items became.
+const KINDS: [&str; 4] = ["SUCCEEDED", "FAILED", "SKIPPED", "PENDING"];
+
+fn kind(mark: Mark) -> usize {
+    match mark {
+        Mark::Done(Outcome::Succeeded) => 0,
+        Mark::Done(Outcome::Failed | Outcome::TimedOut | Outcome::Aborted) => 1,
+        Mark::Done(Outcome::Skipped) => 2,
+        Mark::Pending | Mark::Moved => 3,
+    }
+}
+
+/// Compiles the result files of a run that has ended into `results` under `<run>/`.
+///
+/// # Errors
+/// The ledger or the place of the results; nothing half-written is left visible.
+pub async fn compile(
+    run: &RunReader,
+    results: &dyn Objects,
+    prefix: &[u8],
+    runtime: &Runtime,
+) -> Result<Manifest, CompileError> {
+    wait_until_unheld(run, runtime).await?;
+    let mut directory = prefix.to_vec();
+    directory.extend_from_slice(format!("{}/", run.row.id).as_bytes());
+    let mut files: Vec<Files<'_>> =
+        KINDS.iter().map(|kind| Files::new(results, &directory, kind)).collect();
+    let mut next = 0;
+    loop {
+        let parts = run.parts(next).await?;
+        let Some(last) = parts.last() else { break };
+        next = last.number + 1;
+        for part in parts {
+            let view = run.part(part).await?;
+            let outputs = outputs_of(run, &view.pages).await?;
+            for item in run.items(&view).await? {
+                let line = record(&item, outputs.get(&item.item).map(AsRef::as_ref));
+                files[kind(item.mark)].add(&line).await?;
+            }
+        }
+    }
+    let mut result_files = BTreeMap::new();
+    for (kind, files) in KINDS.iter().zip(files) {
+        result_files.insert((*kind).to_owned(), files.finish().await?);
+    }
+    let now = report(&run.ledger, &run.row.id).await?;
+    let manifest = Manifest {
+        run: run.row.id.to_string(),
+        job: run.row.job.to_string(),
+        status: now.row.state.status.as_str().to_owned(),
+        generation: now.row.state.generation.0,
+        item_counts: now.counts,
+        result_files,
+    };
+    let mut key = directory;
+    key.extend_from_slice(b"manifest.json");
+    let text = serde_json::to_vec_pretty(&manifest).expect("plain data serialises");
+    results.put(&key, Bytes::from(text)).await?;
+    run.ledger.compiled(&run.row.id, now.row.state.generation).await?;
+    Ok(manifest)
+}
+
+/// Waits until no page is leased by a session that lives.
+async fn wait_until_unheld(run: &RunReader, runtime: &Runtime) -> Result<(), CompileError> {
+    const LOOK_AGAIN: Duration = Duration::from_millis(200);
+    let until = runtime.clock.tick() + HELD_WAIT_MAX;
+    loop {
+        let sessions = run.ledger.sessions(&run.row.job).await?;
+        let works = sessions.iter().any(|session| {
+            session.status == SessionStatus::Live
+                && session.running.contains_key(&run.row.id)
+                && session.id != *run.ledger.session()
+        });
+        if !works || runtime.clock.tick() >= until {
+            return Ok(());
+        }
+        runtime.clock.sleep(LOOK_AGAIN).await;
+    }
+}
+
+async fn outputs_of(
+    run: &RunReader,
+    pages: &[Held],
+) -> Result<BTreeMap<ItemId, Box<RawValue>>, CompileError> {
+    let mut outputs = BTreeMap::new();
+    for held in pages {
+        debug_assert!(
+            held.page.status != PageStatus::Settled || held.page.pending() == 0,
+            "a settled page has no pending item"
+        );
+        for stretch in &held.page.outputs {
+            let lines =
+                outputs::read(&run.stores, stretch).await.map_err(CompileError::Outputs)?;
+            for line in lines {
+                if let Ok(item) = line.item.parse() {
+                    outputs.insert(item, line.output);
+                }
+            }
+        }
+    }
+    Ok(outputs)
+}
+
+fn record(item: &ItemView, output: Option<&RawValue>) -> Vec<u8> {
+    let input = item.input.as_ref().map(|input| input.to_json());
+    let input = input.as_deref().and_then(|json| serde_json::from_str::<&RawValue>(json).ok());
+    let failure = item.failure.as_ref();
+    let failed = item.mark.outcome().filter(|outcome| *outcome != Outcome::Succeeded);
+    let record = Record {
+        item: item.item.to_string(),
+        input,
+        output: output.filter(|_| item.mark == Mark::Done(Outcome::Succeeded)),
+        outcome: failed.map(Outcome::as_str),
+        error: failure.map(|row| row.failure.class.as_str()),
+        cause: failure.map(|row| row.failure.cause.as_str()),
+        attempts: failure.map(|row| row.attempts),
+    };
+    let mut line = serde_json::to_vec(&record).expect("plain data serialises");
+    line.push(b'\n');
+    line
+}
+
+/// The files of one kind, one after the other.
+struct Files<'a> {
+    results: &'a dyn Objects,
+    directory: Vec<u8>,
+    kind: &'static str,
+    done: Vec<ResultFile>,
+    upload: Option<Box<dyn Upload>>,
+    buffer: Vec<u8>,
+    open: ResultFile,
+}
+
+impl<'a> Files<'a> {
+    fn new(results: &'a dyn Objects, directory: &[u8], kind: &'static str) -> Self {
+        let open = ResultFile { key: String::new(), size: 0, items: 0 };
+        Self {
+            results,
+            directory: directory.to_vec(),
+            kind,
+            done: Vec::new(),
+            upload: None,
+            buffer: Vec::new(),
+            open,
+        }
+    }
+
+    fn key(&self) -> Vec<u8> {
+        let mut key = self.directory.clone();
+        key.extend_from_slice(format!("{}_{}.jsonl", self.kind, self.done.len()).as_bytes());
+        key
+    }
+
+    async fn add(&mut self, line: &[u8]) -> Result<(), ObjectsError> {
+        if self.open.size + line.len() as u64 > FILE_BYTES_MAX {
+            self.close().await?;
+        }
+        self.buffer.extend_from_slice(line);
+        self.open.size += line.len() as u64;
+        self.open.items += 1;
+        if self.buffer.len() >= PIECE_BYTES {
+            let piece = Bytes::from(std::mem::take(&mut self.buffer));
+            if self.upload.is_none() {
+                self.upload = Some(self.results.upload(&self.key()).await?);
+            }
+            if let Some(upload) = &mut self.upload {
+                upload.add(piece).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn close(&mut self) -> Result<(), ObjectsError> {
+        if self.open.items == 0 {
+            return Ok(());
+        }
+        let key = self.key();
+        let rest = Bytes::from(std::mem::take(&mut self.buffer));
+        match self.upload.take() {
+            Some(mut upload) => {
+                if !rest.is_empty() {
+                    upload.add(rest).await?;
+                }
+                upload.complete().await?;
+            }
+            None => drop(self.results.put(&key, rest).await?),
+        }
+        let name = String::from_utf8_lossy(&key).into_owned();
+        let next = ResultFile { key: String::new(), size: 0, items: 0 };
+        let closed = std::mem::replace(&mut self.open, next);
+        self.done.push(ResultFile { key: name, ..closed });
+        Ok(())
+    }
+
+    async fn finish(mut self) -> Result<Vec<ResultFile>, ObjectsError> {
+        self.close().await?;
+        Ok(self.done)
+    }
+}

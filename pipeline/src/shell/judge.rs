@@ -1,0 +1,190 @@
+//! The judge: counts failures first and the total last, so that a breach is never false, and writes
+//! the verdict in one conditional write. Through it a session also learns of wishes and of others' verdicts.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::core::outcome::Settled;
+use crate::core::run::{BreachStops, Reason, RunEvent, RunStatus, Wish};
+use crate::core::tally::Tallies;
+use crate::core::tolerance::Breach;
+use crate::core::job::OnBreach;
+use crate::ledger::{LedgerError, RunRow};
+
+use super::env::{Env, RunHandle, Seen};
+
+/// What the judge of one run remembers between looks: samples for `fail_fast`.
+#[derive(Debug, Default)]
+pub struct Samples {
+    /// (settled, failures) of this generation, oldest first.
+    taken: VecDeque<(u64, u64)>,
+}
+
+impl Samples {
+    /// Enough to look back over the items named in `fail_fast`; older samples go.
+    const MAX: usize = 4096;
+
+    /// The latest sample that lies at least `last` items back.
+    fn back(&mut self, now: (u64, u64), last: u64) -> Option<(u64, u64)> {
+        if self.taken.is_empty() {
+            self.taken.push_back((0, 0));
+        }
+        while self.taken.len() >= 2 && now.0.saturating_sub(self.taken[1].0) >= last {
+            self.taken.pop_front();
+        }
+        if self.taken.len() < Self::MAX && self.taken.back() != Some(&now) {
+            self.taken.push_back(now);
+        }
+        self.taken.front().copied().filter(|front| now.0.saturating_sub(front.0) >= last)
+    }
+}
+
+/// Judges the run until it is no longer RUNNING or the session ends.
+pub async fn judge(env: &Env, run: &RunHandle) {
+    let mut samples = Samples::default();
+    loop {
+        let settled = run.settled.notified();
+        tokio::pin!(settled);
+        settled.as_mut().enable();
+        match look(env, run, &mut samples).await {
+            Ok(RunStatus::Running) => {}
+            Ok(
+                RunStatus::Paused
+                | RunStatus::Succeeded
+                | RunStatus::Failed
+                | RunStatus::Aborted,
+            ) => return,
+            Err(LedgerError::Raced) => continue,
+            Err(error) => tracing::warn!(run = %run.id, %error, "the judge cannot look"),
+        }
+        if env.is_ending() {
+            return;
+        }
+        let shortest = env.settings.judge_every / 4;
+        tokio::select! {
+            biased;
+            () = env.kill.cancelled() => return,
+            () = env.drain.cancelled() => return,
+            () = env.runtime.clock.sleep(env.settings.judge_every) => {}
+            () = async { settled.await; env.runtime.clock.sleep(shortest).await } => {}
+        }
+    }
+}
+
+/// One look; answers where the run stands.
+async fn look(
+    env: &Env,
+    run: &RunHandle,
+    samples: &mut Samples,
+) -> Result<RunStatus, LedgerError> {
+    let tallies = env.ledger.tallies(&run.id).await?;
+    let row = env.ledger.run(&run.id).await?;
+    run.learn(Seen::of(&row));
+    if row.state.status != RunStatus::Running {
+        return Ok(row.state.status);
+    }
+    let Some(event) = decide(run, &row, &tallies, samples) else {
+        return Ok(RunStatus::Running);
+    };
+    let change = env.ledger.change_run(&row, &event, None).await?;
+    let after = RunRow { state: change.after.clone(), ..row };
+    run.learn(Seen::of(&after));
+    tracing::info!(run = %run.id, status = change.after.status.as_str(), "the run changed");
+    Ok(change.after.status)
+}
+
+/// What the numbers ask for, if anything.
+fn decide(
+    run: &RunHandle,
+    row: &RunRow,
+    tallies: &Tallies,
+    samples: &mut Samples,
+) -> Option<RunEvent> {
+    match row.wish {
+        Some(Wish::Pause) => return Some(RunEvent::Pause(Reason::Asked)),
+        Some(Wish::Stop) => return Some(RunEvent::Stop),
+        None => {}
+    }
+    if let Some(event) = verdict(row, tallies) {
+        return Some(event);
+    }
+    let breach = breach_now(run, row, tallies, samples)?;
+    match (row.state.limits.breach_stops, run.job.on_breach) {
+        (BreachStops::AtTheEnd, _) => None,
+        (BreachStops::AtOnce, OnBreach::Fail) => Some(RunEvent::Fail(Reason::Breach { breach })),
+        (BreachStops::AtOnce, OnBreach::Pause) => Some(RunEvent::Pause(Reason::Breach { breach })),
+    }
+}
+
+/// The verdict, once everything that was to be done is done. It counts all items of the run.
+fn verdict(row: &RunRow, tallies: &Tallies) -> Option<RunEvent> {
+    if row.redrive_part.is_some() {
+        return None;
+    }
+    let settled = tallies.settled();
+    if let Some(total) = row.total_final()
+        && settled.total() == total
+    {
+        return Some(match row.state.limits.tolerance.breach(settled.failures(), Some(total)) {
+            Some(breach) => RunEvent::Fail(Reason::Breach { breach }),
+            None => RunEvent::Succeed,
+        });
+    }
+    let generation = tallies.generation(row.state.generation.0);
+    let selected_done = generation.settled.total() == generation.opened;
+    let pending = row.total.saturating_sub(settled.total());
+    (!row.takes_pending() && selected_done)
+        .then_some(RunEvent::Pause(Reason::SelectionDone { pending }))
+}
+
+/// A breach that stops the run before its end: of this generation's failures only.
+fn breach_now(
+    run: &RunHandle,
+    row: &RunRow,
+    tallies: &Tallies,
+    samples: &mut Samples,
+) -> Option<Breach> {
+    let generation = tallies.generation(row.state.generation.0);
+    let failures = generation.settled.failures();
+    let base = match (row.total_final(), row.redrive_part) {
+        (Some(total), None) => Some(to_be_done(total, tallies.settled(), generation.settled)),
+        (None, _) | (_, Some(_)) => None,
+    };
+    if let Some(breach) = row.state.limits.tolerance.breach(failures, base) {
+        return Some(breach);
+    }
+    let brake = run.job.fail_fast?;
+    let now = (generation.settled.total(), failures);
+    let then = samples.back(now, brake.last)?;
+    brake.breach(now, then)
+}
+
+/// How many items this generation has to do: all but those settled before it.
+fn to_be_done(total: u64, settled: Settled, generation: Settled) -> u64 {
+    total.saturating_sub(settled.total().saturating_sub(generation.total()))
+}
+
+/// How long a wish may take to be obeyed: a judge's look, and a write.
+pub const OBEYED_WITHIN: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samples_look_back_over_enough_items_and_no_more() {
+        let mut samples = Samples::default();
+        assert_eq!(samples.back((50, 1), 100), None);
+        assert_eq!(samples.back((120, 2), 100), Some((0, 0)));
+        assert_eq!(samples.back((160, 30), 100), Some((50, 1)));
+    }
+
+    #[test]
+    fn a_generation_has_to_do_what_was_not_settled_before_it() {
+        let before = Settled { succeeded: 90, ..Settled::default() };
+        let mut now = before;
+        now.add(crate::core::outcome::Outcome::Failed, 4);
+        let own = Settled { failed: 4, ..Settled::default() };
+        assert_eq!(to_be_done(100, now, own), 10);
+    }
+}

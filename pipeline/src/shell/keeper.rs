@@ -1,0 +1,108 @@
+//! The keeper: one beat renews every lease of the session, and permits move between pool and session.
+//!
+//! A session that could not beat for two thirds of its duration stops its calls: before anybody may
+//! take its leases, whatever the clocks say.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::core::time::Tick;
+use crate::ledger::LedgerError;
+
+use super::env::Env;
+
+/// Permits unused for so long go back to the pool, for other sessions.
+const IDLE_BACK_AFTER: Duration = Duration::from_secs(5);
+
+/// Before the pool is asked again after it had none.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
+
+/// Beats until the session ends.
+pub async fn beat(env: &Env) {
+    let mut last_good = env.runtime.clock.tick();
+    let latest = env.settings.session_duration * 2 / 3;
+    loop {
+        let begun = env.runtime.clock.tick();
+        let beat = env.ledger.beat(&env.job, &running(env));
+        match env.runtime.within(latest, beat).await {
+            Ok(Ok(())) => last_good = begun,
+            Ok(Err(LedgerError::Raced)) => {
+                tracing::error!("this session was marked dead: its leases are lost");
+                env.kill.cancel();
+                return;
+            }
+            Ok(Err(error)) => tracing::warn!(%error, "a beat failed"),
+            Err(_) => tracing::warn!("a beat was not answered in time"),
+        }
+        if is_too_late(env.runtime.clock.tick(), last_good, latest) {
+            tracing::error!("no beat for too long: calls are stopped, the leases are lost");
+            env.kill.cancel();
+            return;
+        }
+        tokio::select! {
+            biased;
+            () = env.kill.cancelled() => return,
+            () = env.runtime.clock.sleep(env.settings.beat_every) => {}
+        }
+    }
+}
+
+fn is_too_late(now: Tick, last_good: Tick, latest: Duration) -> bool {
+    now.since(last_good) >= latest
+}
+
+fn running(env: &Env) -> BTreeMap<crate::core::id::RunId, u64> {
+    let mut running = BTreeMap::new();
+    for run in env.known_runs() {
+        let items = run.running.load(Ordering::Relaxed);
+        if items > 0 {
+            running.insert(run.id.clone(), items);
+        }
+    }
+    running
+}
+
+/// Moves permits until the session ends.
+pub async fn keep_permits(env: &Env) {
+    let mut back_at = env.runtime.clock.tick() + IDLE_BACK_AFTER;
+    loop {
+        tokio::select! {
+            biased;
+            () = env.kill.cancelled() => return,
+            () = env.permits.short.notified() => {}
+            () = env.runtime.clock.sleep_until(back_at) => {}
+        }
+        let wanted = env.permits.take_wanted();
+        if wanted > 0 && !env.drain.is_cancelled() {
+            match env.ledger.take_permits(&env.job, env.permits.granted(), wanted).await {
+                Ok(0) => {
+                    env.pause(ASK_AGAIN).await;
+                    env.permits.short.notify_one();
+                }
+                Ok(permits) => env.permits.grant(permits),
+                Err(error) => {
+                    tracing::warn!(%error, "the pool of permits does not answer");
+                    env.pause(ASK_AGAIN).await;
+                    env.permits.short.notify_one();
+                }
+            }
+        }
+        if env.runtime.clock.tick() >= back_at {
+            give_idle(env).await;
+            back_at = env.runtime.clock.tick() + IDLE_BACK_AFTER;
+        }
+    }
+}
+
+async fn give_idle(env: &Env) {
+    let idle = env.permits.take_idle();
+    if idle == 0 {
+        return;
+    }
+    let held = env.permits.granted() + idle;
+    if let Err(error) = env.ledger.give_permits(&env.job, held, idle).await {
+        tracing::warn!(%error, "permits were not given back; they stay with this session");
+        env.permits.grant(idle);
+    }
+}

@@ -1,0 +1,127 @@
+//! Output parts: what handlers answered, written before the settle that counts on it.
+//!
+//! A part is JSON Lines, `{"item":"3-17-42","output":…}`. A page's row names the stretches that hold its
+//! outputs, so lines that no settle confirmed are never read. Where the store can append, a session adds to
+//! one part until it is full; where it cannot (S3), each group of settles writes a part of its own.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use tokio::io::AsyncReadExt;
+
+use crate::core::id::{ItemId, SessionId};
+use crate::core::part::PART_BYTES_MAX;
+use crate::ports::ObjectsError;
+
+use super::source::Stores;
+
+/// One session's output parts of one run.
+#[derive(Debug)]
+pub struct OutputWriter {
+    session: SessionId,
+    number: u32,
+    bytes: u64,
+}
+
+#[derive(Serialize)]
+struct LineOut<'a> {
+    item: String,
+    output: &'a RawValue,
+}
+
+/// One line of an output part.
+#[derive(Debug, Deserialize)]
+pub struct OutputLine {
+    /// The item's name.
+    pub item: String,
+    /// What its handler answered, as JSON.
+    pub output: Box<RawValue>,
+}
+
+/// Adds one line to `lines`.
+///
+/// # Errors
+/// The output is not JSON.
+pub fn encode(lines: &mut Vec<u8>, item: ItemId, output: &str) -> Result<(), serde_json::Error> {
+    let output: &RawValue = serde_json::from_str(output)?;
+    let before = lines.len();
+    serde_json::to_writer(&mut *lines, &LineOut { item: item.to_string(), output })?;
+    // JSON allows line breaks between tokens; a line must be one line.
+    for byte in &mut lines[before..] {
+        if matches!(*byte, b'\n' | b'\r') {
+            *byte = b' ';
+        }
+    }
+    lines.push(b'\n');
+    Ok(())
+}
+
+impl OutputWriter {
+    /// Nothing written yet.
+    pub fn new(session: SessionId) -> Self {
+        Self { session, number: 0, bytes: 0 }
+    }
+
+    /// Writes `bytes`, durably; answers the part's name and the offset at which they begin.
+    pub async fn write(
+        &mut self,
+        stores: &Stores,
+        bytes: Bytes,
+    ) -> Result<(String, u64), ObjectsError> {
+        if self.bytes > 0 && self.bytes + bytes.len() as u64 > PART_BYTES_MAX as u64 {
+            self.next_part();
+        }
+        let name = format!("{}-{}", self.session, self.number);
+        let key = key(stores, &name);
+        if stores.scratch.profile().append {
+            let length = bytes.len() as u64;
+            let offset = stores.scratch.append(&key, bytes).await?;
+            self.bytes = offset + length;
+            return Ok((name, offset));
+        }
+        stores.scratch.put(&key, bytes).await?;
+        self.next_part();
+        Ok((name, 0))
+    }
+
+    fn next_part(&mut self) {
+        self.number += 1;
+        self.bytes = 0;
+    }
+}
+
+fn key(stores: &Stores, name: &str) -> Vec<u8> {
+    let mut key = stores.scratch_prefix.clone();
+    key.extend_from_slice(format!("outputs/{name}.jsonl").as_bytes());
+    key
+}
+
+/// A stretch of an output part, as page rows hold it.
+pub fn stretch(name: &str, offset: u64, length: usize) -> String {
+    format!("{name}@{offset}+{length}")
+}
+
+/// The lines of a stretch.
+///
+/// # Errors
+/// The part cannot be read, or is not what the row says.
+pub async fn read(stores: &Stores, stretch: &str) -> Result<Vec<OutputLine>, String> {
+    let bad = || format!("{stretch:?} names no stretch of an output part");
+    let (name, place) = stretch.rsplit_once('@').ok_or_else(bad)?;
+    let (offset, length) = place.split_once('+').ok_or_else(bad)?;
+    let offset: u64 = offset.parse().map_err(|_| bad())?;
+    let length: u64 = length.parse().map_err(|_| bad())?;
+    let key = key(stores, name);
+    let reader = stores.scratch.get(&key, offset, Some(offset + length), None).await;
+    let mut reader = reader.map_err(|e| e.to_string())?;
+    let mut text = String::new();
+    reader.read_to_string(&mut text).await.map_err(|e| format!("output part {name}: {e}"))?;
+    if text.len() as u64 != length {
+        return Err(format!("output part {name} ends before {stretch}"));
+    }
+    let mut lines = Vec::new();
+    for line in text.lines() {
+        lines.push(serde_json::from_str(line).map_err(|e| format!("output part {name}: {e}"))?);
+    }
+    Ok(lines)
+}

@@ -1,0 +1,264 @@
+//! The sweeper: finds what nobody else would. Due retries, pages of dead sessions, hints that were lost.
+//!
+//! A sweep reads between low water and the last dispatched page, so its cost is bounded by the
+//! horizon. Any number of sweepers may run: each thing they do is one conditional write.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::core::class::{Class, Failure};
+use crate::core::id::{PageId, SHARDS, SessionId, WriteId};
+use crate::core::outcome::Outcome;
+use crate::core::packing::Order;
+use crate::core::page::{PageStatus, Refusal};
+use crate::core::time::Tick;
+use crate::ledger::{FailureRow, Held, LedgerError, Progress, SessionStatus};
+
+use super::env::{Env, Mode, Others, RunHandle};
+
+/// A shard's row names at most this many unsettled pages below its low water: enough for retries that
+/// are hours off not to hold it back, few enough for one write unit.
+const STRAGGLERS_MAX: usize = 32;
+
+/// A sweep takes at most this share of the time: after a long one the next comes later.
+const SHARE: u32 = 20;
+
+/// What a sweeper remembers between sweeps.
+#[derive(Default)]
+pub struct Memory {
+    /// Sessions, their last beat, and when this process first saw it.
+    beats: BTreeMap<SessionId, (i64, Tick)>,
+    /// Ready pages seen in the last sweep, by the name of their last write.
+    ready: BTreeMap<(crate::core::id::RunId, PageId), WriteId>,
+    /// Sweeps so far.
+    sweeps: u64,
+}
+
+/// Sweeps until the session ends.
+pub async fn sweep(env: &Env) {
+    let mut memory = Memory::default();
+    while !env.is_ending() {
+        let begun = env.runtime.clock.tick();
+        if let Err(error) = sweep_once(env, &mut memory).await {
+            tracing::warn!(%error, "a sweep failed, the next will do");
+        }
+        memory.sweeps += 1;
+        let took = env.runtime.clock.tick().since(begun);
+        env.pause(env.settings.sweep_every.max(took * SHARE)).await;
+    }
+}
+
+async fn sweep_once(env: &Env, memory: &mut Memory) -> Result<(), LedgerError> {
+    let dead = bury(env, memory).await?;
+    let mut ready_now = BTreeMap::new();
+    for run in env.known_runs() {
+        if run.now().mode == Mode::Work {
+            sweep_run(env, &run, &dead, memory, &mut ready_now).await?;
+        }
+    }
+    memory.ready = ready_now;
+    Ok(())
+}
+
+/// Marks sessions dead that have not beaten for their whole duration; answers all that are not live.
+async fn bury(env: &Env, memory: &mut Memory) -> Result<BTreeSet<SessionId>, LedgerError> {
+    let now = env.runtime.clock.tick();
+    let mut dead = BTreeSet::new();
+    for session in env.ledger.sessions(&env.job).await? {
+        if session.id == *env.ledger.session() {
+            continue;
+        }
+        if session.status != SessionStatus::Live {
+            dead.insert(session.id);
+            continue;
+        }
+        let seen = memory.beats.entry(session.id.clone()).or_insert((session.beat, now));
+        if seen.0 != session.beat {
+            *seen = (session.beat, now);
+        }
+        let silent = now.since(seen.1) >= session.duration;
+        if !silent && env.settings.others == Others::MayLive {
+            continue;
+        }
+        match env.ledger.mark_dead(&env.job, &session).await {
+            Ok(()) => {
+                tracing::warn!(session = %session.id, who = session.who, "a session died");
+                dead.insert(session.id);
+            }
+            Err(LedgerError::Raced) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(dead)
+}
+
+async fn sweep_run(
+    env: &Env,
+    run: &RunHandle,
+    dead: &BTreeSet<SessionId>,
+    memory: &Memory,
+    ready_now: &mut BTreeMap<(crate::core::id::RunId, PageId), WriteId>,
+) -> Result<(), LedgerError> {
+    let row = env.ledger.run(&run.id).await?;
+    let mut hints = Vec::new();
+    let mut lowest: Option<PageId> = None;
+    for shard in 0..SHARDS {
+        let progress = env.ledger.progress(&run.id, shard).await?;
+        if progress.dispatched == 0 {
+            continue;
+        }
+        let unsettled = unsettled_of(env, run, shard, &progress).await?;
+        if row.redrive_part.is_none() {
+            raise_low(env, run, shard, &progress, &unsettled).await?;
+        }
+        for held in unsettled {
+            let page = held.page.id;
+            lowest = Some(lowest.map_or(page, |lowest| lowest.min(page)));
+            if let Some(held) = to_hint(env, run, held, dead, memory, ready_now).await? {
+                hints.push(held);
+            }
+        }
+    }
+    if run.order() == Order::Kept {
+        hints.retain(|held| Some(held.page.id) == lowest);
+    }
+    for held in hints {
+        env.hint(&run.id, held.page.lane, &[held.page.id]).await;
+    }
+    Ok(())
+}
+
+async fn unsettled_of(
+    env: &Env,
+    run: &RunHandle,
+    shard: u32,
+    progress: &Progress,
+) -> Result<Vec<Held>, LedgerError> {
+    let (from, to) = progress.range();
+    let mut pages = Vec::new();
+    for straggler in &progress.stragglers {
+        if let Ok(id) = straggler.parse() {
+            pages.extend(env.ledger.page(&run.id, id).await?);
+        }
+    }
+    pages.extend(env.ledger.pages_between(&run.id, shard, (&from, &to), usize::MAX).await?);
+    pages.retain(|held| held.page.status != PageStatus::Settled);
+    Ok(pages)
+}
+
+/// Low water rises to the first unsettled page; a few that are left behind are named.
+async fn raise_low(
+    env: &Env,
+    run: &RunHandle,
+    shard: u32,
+    progress: &Progress,
+    unsettled: &[Held],
+) -> Result<(), LedgerError> {
+    let names: Vec<String> = unsettled.iter().map(|held| held.page.id.to_string()).collect();
+    let waiting = |held: &Held| matches!(held.page.status, PageStatus::Waiting { .. });
+    let behind = unsettled.iter().take_while(|held| waiting(held)).count().min(STRAGGLERS_MAX);
+    let low = match names.get(behind) {
+        Some(name) => name.clone(),
+        None => progress.range().1,
+    };
+    let stragglers = &names[..behind];
+    if low == progress.low && stragglers == progress.stragglers {
+        return Ok(());
+    }
+    env.ledger.advance_low(&run.id, shard, &low, stragglers).await
+}
+
+/// The page, if somebody should be told that it is ready.
+async fn to_hint(
+    env: &Env,
+    run: &RunHandle,
+    held: Held,
+    dead: &BTreeSet<SessionId>,
+    memory: &Memory,
+    ready_now: &mut BTreeMap<(crate::core::id::RunId, PageId), WriteId>,
+) -> Result<Option<Held>, LedgerError> {
+    // Pages of an older generation wait for the redriver, but must not be left with the dead.
+    let current = held.page.generation == run.now().generation;
+    match &held.page.status {
+        PageStatus::Settled => Ok(None),
+        PageStatus::Waiting { due } => {
+            let is_due = current && *due <= env.runtime.clock.now();
+            Ok(is_due.then_some(held).filter(|held| is_news(env, run, held, memory, ready_now)))
+        }
+        PageStatus::Ready => {
+            Ok(current.then_some(held).filter(|held| is_news(env, run, held, memory, ready_now)))
+        }
+        PageStatus::Leased { session } => {
+            let session = session.clone();
+            if session == *env.ledger.session() || !is_dead(env, &session, dead).await? {
+                return Ok(None);
+            }
+            let taken = take_over(env, run, &held, &session).await?;
+            Ok(taken.filter(|_| current))
+        }
+    }
+}
+
+/// A page that stayed ready since the last sweep although its lane was empty has lost its hint. In the
+/// first sweep of the only process no page has a hint at all.
+fn is_news(
+    env: &Env,
+    run: &RunHandle,
+    held: &Held,
+    memory: &Memory,
+    ready_now: &mut BTreeMap<(crate::core::id::RunId, PageId), WriteId>,
+) -> bool {
+    let name = (run.id.clone(), held.page.id);
+    let stayed = memory.ready.get(&name) == Some(&held.write);
+    ready_now.insert(name, held.write.clone());
+    let first = memory.sweeps == 0 && env.settings.others == Others::AreDead;
+    first || (stayed && env.lane_is_empty(held.page.lane))
+}
+
+/// Whether a page's holder is no more. One without a row was forgotten after its death; the row is
+/// made before the first lease, so a fresh session is never taken for it.
+async fn is_dead(
+    env: &Env,
+    session: &SessionId,
+    dead: &BTreeSet<SessionId>,
+) -> Result<bool, LedgerError> {
+    if dead.contains(session) {
+        return Ok(true);
+    }
+    let sessions = env.ledger.sessions(&env.job).await?;
+    Ok(!sessions.iter().any(|row| row.id == *session && row.status == SessionStatus::Live))
+}
+
+async fn take_over(
+    env: &Env,
+    run: &RunHandle,
+    held: &Held,
+    dead: &SessionId,
+) -> Result<Option<Held>, LedgerError> {
+    match env.ledger.take_over(&run.id, held, dead).await {
+        Ok((taken, effects)) => {
+            tracing::info!(run = %run.id, page = %taken.page.id, from = %dead, "took over a page");
+            let mut failures = Vec::new();
+            for index in effects.worker_died {
+                let cause = "it was running alone at two deaths of its worker";
+                failures.push(FailureRow {
+                    item: taken.page.id.origin(index),
+                    generation: taken.page.generation,
+                    outcome: Outcome::Failed,
+                    failure: Failure::new(Class::WorkerDied, cause),
+                    attempts: crate::core::page::DEATHS_ALONE_MAX,
+                    label: String::new(),
+                    at: env.runtime.clock.now(),
+                });
+            }
+            env.ledger.keep_failures(&run.id, &failures).await?;
+            run.settled.notify_waiters();
+            Ok((taken.page.status == PageStatus::Ready).then_some(taken))
+        }
+        Err(LedgerError::Raced | LedgerError::Page(Refusal::Done)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// How long a page may stay without an owner after a crash in the embedded case: the first sweep.
+pub const FIRST_SWEEP_WITHIN: Duration = Duration::from_secs(1);

@@ -1,0 +1,286 @@
+//! The leaser: turns hints into leased pages, as many as the engine asks for and no more.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{Notify, mpsc};
+
+use crate::core::class::{Class, Failure};
+use crate::core::id::{PageId, RunId};
+use crate::core::item::Input;
+use crate::core::lane::Lane;
+use crate::core::page::Refusal;
+use crate::ledger::{Held, LedgerError};
+use crate::ports::queue::Handle;
+use crate::ports::{Message, Queue, QueueError};
+use crate::shell::env::{Env, Mode, OpenError, RunHandle};
+use crate::shell::hints::{self, HINT_VISIBILITY};
+use crate::shell::router::{part_inputs, run_headers};
+use crate::shell::source::SourceError;
+
+use super::engine::Event;
+
+/// How long one receive waits: long, as an empty answer costs as much as a full one.
+const RECEIVE_WAIT: Duration = Duration::from_secs(10);
+
+/// Between tries after an error.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// How many more pages the engine wants.
+#[derive(Debug, Default)]
+pub(super) struct Demand {
+    pages: AtomicUsize,
+    changed: Notify,
+    /// Pages being leased at this moment.
+    pub(super) coming: AtomicUsize,
+    leased: AtomicU64,
+}
+
+impl Demand {
+    /// The engine wants so many pages beside those that are coming.
+    pub(super) fn set(&self, pages: usize) {
+        if self.pages.swap(pages, Ordering::Relaxed) == 0 && pages > 0 {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Pages leased so far.
+    pub(super) fn leased(&self) -> u64 {
+        self.leased.load(Ordering::Relaxed)
+    }
+}
+
+/// A page that was just leased, with its items.
+pub(super) struct Leased {
+    pub(super) run: RunHandle,
+    pub(super) held: Held,
+    /// One input an item; or why they cannot be read, which then is every item's failure.
+    pub(super) inputs: Result<Vec<Arc<Input>>, Failure>,
+}
+
+/// Leases pages until the session ends, and says so.
+pub(super) async fn lease(
+    env: Arc<Env>,
+    lane: Lane,
+    demand: Arc<Demand>,
+    events: mpsc::UnboundedSender<Event>,
+) {
+    lease_all(&env, lane, &demand, &events).await;
+    let _ = events.send(Event::NoMorePages);
+}
+
+async fn lease_all(
+    env: &Arc<Env>,
+    lane: Lane,
+    demand: &Demand,
+    events: &mpsc::UnboundedSender<Event>,
+) {
+    let Some(queue) = env.queues.get(&lane).cloned() else {
+        tracing::error!(%lane, "no queue for this lane");
+        return;
+    };
+    while !env.is_ending() {
+        let wanted = demand.pages.load(Ordering::Relaxed);
+        if wanted == 0 {
+            tokio::select! {
+                biased;
+                () = env.kill.cancelled() => {}
+                () = env.drain.cancelled() => {}
+                () = demand.changed.notified() => {}
+            }
+            continue;
+        }
+        let messages = match receive(env, &queue, wanted).await {
+            Some(Ok(messages)) => messages,
+            Some(Err(error)) => {
+                tracing::warn!(%lane, %error, "no hints can be received");
+                env.pause(AGAIN_AFTER).await;
+                continue;
+            }
+            None => return,
+        };
+        env.note_lane(lane, messages.is_empty());
+        if messages.is_empty() {
+            continue;
+        }
+        demand.coming.store(messages.len(), Ordering::Relaxed);
+        let leases = messages.iter().map(|message| lease_one(env, lane, message));
+        let mut spent = Vec::new();
+        for lease in futures_util::future::join_all(leases).await {
+            spent.extend(lease.spent);
+            if let Some(leased) = lease.leased {
+                demand.leased.fetch_add(1, Ordering::Relaxed);
+                demand.pages.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |pages| {
+                    Some(pages.saturating_sub(1))
+                }).ok();
+                if events.send(Event::Leased(Box::new(leased))).is_err() {
+                    return;
+                }
+            }
+        }
+        demand.coming.store(0, Ordering::Relaxed);
+        delete(&queue, spent).await;
+    }
+}
+
+/// Hints, or none if the session ends.
+async fn receive(
+    env: &Env,
+    queue: &Arc<dyn Queue>,
+    wanted: usize,
+) -> Option<Result<Vec<Message>, QueueError>> {
+    let profile = queue.profile();
+    let wait = RECEIVE_WAIT.min(profile.wait_max);
+    tokio::select! {
+        biased;
+        () = env.kill.cancelled() => None,
+        () = env.drain.cancelled() => None,
+        messages = queue.receive(wanted.min(profile.batch_max), wait, HINT_VISIBILITY) => {
+            Some(messages)
+        }
+    }
+}
+
+/// A hint is spent once its page is leased or found not ready.
+struct Lease {
+    leased: Option<Leased>,
+    spent: Option<Handle>,
+}
+
+async fn lease_one(env: &Arc<Env>, lane: Lane, message: &Message) -> Lease {
+    let spent = Some(message.handle.clone());
+    let Some((run, page)) = hints::decode(&message.body) else {
+        tracing::warn!(%lane, "a message in the lane's queue is no hint: deleted");
+        return Lease { leased: None, spent };
+    };
+    match try_lease(env, &run, page).await {
+        Ok(leased) => Lease { leased, spent },
+        Err(LeaseError::Spent(why)) => {
+            tracing::debug!(%run, %page, why, "nothing to lease");
+            Lease { leased: None, spent }
+        }
+        Err(LeaseError::Later(why)) => {
+            tracing::warn!(%run, %page, why, "a page was not leased; its hint comes back");
+            Lease { leased: None, spent: None }
+        }
+    }
+}
+
+enum LeaseError {
+    /// The page is not ready; whoever makes it so hints anew.
+    Spent(String),
+    /// It may be leased later.
+    Later(String),
+}
+
+impl From<LedgerError> for LeaseError {
+    fn from(error: LedgerError) -> Self {
+        match error {
+            LedgerError::Raced
+            | LedgerError::NotFound(_)
+            | LedgerError::Page(
+                Refusal::Busy { .. }
+                | Refusal::TooEarly { .. }
+                | Refusal::Settled
+                | Refusal::Fenced { .. }
+                | Refusal::Done,
+            ) => Self::Spent(error.to_string()),
+            LedgerError::Table(_)
+            | LedgerError::Newer { .. }
+            | LedgerError::Damaged { .. }
+            | LedgerError::Page(Refusal::Illegal { .. } | Refusal::Broken(_))
+            | LedgerError::Run(_)
+            | LedgerError::Broken(_) => Self::Later(error.to_string()),
+        }
+    }
+}
+
+async fn try_lease(env: &Arc<Env>, run: &RunId, page: PageId) -> Result<Option<Leased>, LeaseError> {
+    let run = match env.open_run(run).await {
+        Ok(run) => run,
+        Err(OpenError::Ledger(error)) => return Err(error.into()),
+        Err(OpenError::Cannot(why)) => return Err(LeaseError::Later(why)),
+    };
+    let seen = run.now();
+    if seen.mode != Mode::Work {
+        return Err(LeaseError::Spent(format!("the run is {}", seen.status.as_str())));
+    }
+    let now = env.runtime.clock.now();
+    let held = env.ledger.lease(&run.id, page, now).await?;
+    if held.page.generation != seen.generation {
+        give_back(env, &run, &held).await;
+        return Err(LeaseError::Spent("it is of another generation".to_owned()));
+    }
+    let inputs = match inputs_of(env, &run, &held).await {
+        Ok(inputs) => Ok(inputs),
+        Err(Unread::Item(failure)) => Err(failure),
+        Err(Unread::Later(why)) => {
+            give_back(env, &run, &held).await;
+            return Err(LeaseError::Later(why));
+        }
+    };
+    Ok(Some(Leased { run, held, inputs }))
+}
+
+async fn give_back(env: &Env, run: &RunHandle, held: &Held) {
+    if let Err(error) = env.ledger.release(&run.id, held, env.runtime.clock.now()).await {
+        tracing::warn!(run = %run.id, page = %held.page.id, %error, "a page was not given back");
+    }
+}
+
+enum Unread {
+    /// The source itself is the problem: what the items fail of.
+    Item(Failure),
+    /// It may be read later.
+    Later(String),
+}
+
+async fn inputs_of(
+    env: &Env,
+    run: &RunHandle,
+    held: &Held,
+) -> Result<Vec<Arc<Input>>, Unread> {
+    let later = |error: LedgerError| Unread::Later(error.to_string());
+    let number = held.page.id.part;
+    let part = match run.cache.get(number) {
+        Some(inputs) => inputs,
+        None => {
+            let part = env.ledger.part(&run.id, number).await.map_err(later)?;
+            let part = part.ok_or_else(|| Unread::Later(format!("part {number} is not there")))?;
+            let headers = run_headers(env, run).await.map_err(later)?;
+            part_inputs(run, &part, headers.as_deref()).await.map_err(unread)?
+        }
+    };
+    let mut inputs = Vec::with_capacity(held.page.items.len());
+    for stretch in &held.page.stretches {
+        for index in stretch.first..stretch.first + stretch.items {
+            let input = part.get(index as usize).ok_or_else(|| {
+                let cause = format!("part {number} has {} items, not {index}", part.len());
+                Unread::Item(Failure::new(Class::SourceChanged, cause))
+            })?;
+            inputs.push(input.clone());
+        }
+    }
+    Ok(inputs)
+}
+
+fn unread(error: SourceError) -> Unread {
+    let cause = error.to_string();
+    match error {
+        SourceError::NotFound { .. } => Unread::Item(Failure::new(Class::Gone, cause)),
+        SourceError::Changed { .. } | SourceError::Bad { .. } => {
+            Unread::Item(Failure::new(Class::SourceChanged, cause))
+        }
+        SourceError::Refused { .. } => Unread::Item(Failure::new(Class::Unavailable, cause)),
+        SourceError::Unavailable { .. } => Unread::Later(cause),
+    }
+}
+
+async fn delete(queue: &Arc<dyn Queue>, spent: Vec<Handle>) {
+    for batch in spent.chunks(queue.profile().batch_max) {
+        if let Err(error) = queue.delete(batch.to_vec()).await {
+            tracing::debug!(%error, "spent hints were not deleted; they come back and are found spent");
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! The settler: writes one group of pages. Outputs first, then evidence, then the outcomes with their
+//! tally in one transaction, then hints at pages that escalation made.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+
+use crate::core::class::Failure;
+use crate::core::id::{Generation, PageId, RunId};
+use crate::core::lane::Lane;
+use crate::core::page::ItemState;
+use crate::core::time::Timestamp;
+use crate::core::work::{Evidence, News};
+use crate::ledger::{FailureRow, Held, LedgerError, SettleEnd, Settlement};
+use crate::shell::env::{Env, RunHandle};
+use crate::shell::outputs::{self, OutputWriter};
+
+/// Pages settled together at most: what one transaction of SQLite takes with ease.
+pub(super) const GROUP_PAGES_MAX: usize = 64;
+
+/// Between tries while the ledger or the scratch place does not answer.
+const AGAIN_AFTER: Duration = Duration::from_millis(500);
+
+/// What one page has to record.
+pub(super) struct Entry {
+    /// The engine's number for the page.
+    pub(super) page: u64,
+    pub(super) held: Held,
+    pub(super) items: Vec<ItemState>,
+    pub(super) news: News,
+    /// The labels of items with evidence, by index.
+    pub(super) labels: BTreeMap<u8, String>,
+}
+
+/// The output parts of every run this engine writes to.
+pub(super) type Writers = Arc<Mutex<BTreeMap<RunId, OutputWriter>>>;
+
+/// Settles one group of one run. Tries until it is done or the session ends; answers one end an entry.
+pub(super) async fn settle(
+    env: &Env,
+    run: &RunHandle,
+    writers: &Writers,
+    mut entries: Vec<Entry>,
+) -> Vec<(u64, SettleEnd)> {
+    let stretches = write_outputs(env, run, writers, &mut entries).await;
+    keep_evidence(env, run, &entries).await;
+    let ids: Vec<u64> = entries.iter().map(|entry| entry.page).collect();
+    let settlements: Vec<Settlement> = entries
+        .into_iter()
+        .zip(stretches)
+        .map(|(entry, outputs)| Settlement {
+            classes: classes(&entry.news.evidence),
+            held: entry.held,
+            items: entry.items,
+            outputs,
+            moved: entry.news.moved,
+        })
+        .collect();
+    let ends = loop {
+        match env.ledger.settle(&run.id, settlements.clone()).await {
+            Ok(ends) => break ends,
+            Err(error) if env.kill.is_cancelled() => {
+                tracing::warn!(run = %run.id, %error, "left without settling");
+                break vec![SettleEnd::Lost; ids.len()];
+            }
+            Err(error @ (LedgerError::Broken(_) | LedgerError::Page(_))) => {
+                tracing::error!(run = %run.id, %error, "a promise would have been broken: pages dropped");
+                break vec![SettleEnd::Lost; ids.len()];
+            }
+            Err(error) => {
+                tracing::warn!(run = %run.id, %error, "not settled yet, trying again");
+                env.runtime.clock.sleep(AGAIN_AFTER).await;
+            }
+        }
+    };
+    hint_moved(env, run, &settlements, &ends).await;
+    run.settled.notify_waiters();
+    ids.into_iter().zip(ends).collect()
+}
+
+fn classes(evidence: &[Evidence]) -> Vec<String> {
+    let failures = evidence.iter().filter(|evidence| evidence.outcome.is_failure());
+    failures.map(|evidence| evidence.failure.class.to_string()).collect()
+}
+
+/// Writes the group's outputs as one stretch of bytes; answers each page's own stretch.
+async fn write_outputs(
+    env: &Env,
+    run: &RunHandle,
+    writers: &Writers,
+    entries: &mut [Entry],
+) -> Vec<Option<String>> {
+    let mut bytes = Vec::new();
+    let mut ranges = Vec::new();
+    for entry in entries.iter() {
+        let begin = bytes.len();
+        for (index, json) in &entry.news.outputs {
+            let item = entry.held.page.id.origin(*index);
+            if let Err(error) = outputs::encode(&mut bytes, item, json) {
+                tracing::error!(%item, %error, "an executor answered junk as output; it is left out");
+            }
+        }
+        ranges.push(begin..bytes.len());
+    }
+    if bytes.is_empty() {
+        return vec![None; entries.len()];
+    }
+    let bytes = bytes::Bytes::from(bytes);
+    let mut writers = writers.lock().await;
+    let writer = writers
+        .entry(run.id.clone())
+        .or_insert_with(|| OutputWriter::new(env.ledger.session().clone()));
+    let (name, offset) = loop {
+        match writer.write(&run.stores, bytes.clone()).await {
+            Ok(place) => break place,
+            Err(error) if env.kill.is_cancelled() => {
+                tracing::warn!(run = %run.id, %error, "left without writing outputs");
+                return vec![None; entries.len()];
+            }
+            Err(error) => {
+                tracing::error!(run = %run.id, %error, "outputs cannot be written, trying again");
+                env.runtime.clock.sleep(AGAIN_AFTER).await;
+            }
+        }
+    };
+    let stretch = |range: std::ops::Range<usize>| {
+        let length = range.len();
+        (length > 0).then(|| outputs::stretch(&name, offset + range.start as u64, length))
+    };
+    ranges.into_iter().map(stretch).collect()
+}
+
+async fn keep_evidence(env: &Env, run: &RunHandle, entries: &[Entry]) {
+    let mut rows = Vec::new();
+    for entry in entries {
+        let page = &entry.held.page;
+        for evidence in &entry.news.evidence {
+            let label = entry.labels.get(&evidence.index).cloned().unwrap_or_default();
+            let at = env.runtime.clock.now();
+            rows.push(row(page.id, page.generation, evidence, label, at));
+        }
+    }
+    while let Err(error) = env.ledger.keep_failures(&run.id, &rows).await {
+        tracing::warn!(run = %run.id, %error, "evidence is not kept yet, trying again");
+        if env.kill.is_cancelled() {
+            return;
+        }
+        env.runtime.clock.sleep(AGAIN_AFTER).await;
+    }
+}
+
+fn row(
+    page: PageId,
+    generation: Generation,
+    evidence: &Evidence,
+    label: String,
+    at: Timestamp,
+) -> FailureRow {
+    let Failure { class, cause } = &evidence.failure;
+    FailureRow {
+        item: page.origin(evidence.index),
+        generation,
+        outcome: evidence.outcome,
+        failure: Failure::new(class.clone(), cause),
+        attempts: evidence.attempts,
+        label,
+        at,
+    }
+}
+
+async fn hint_moved(
+    env: &Env,
+    run: &RunHandle,
+    settlements: &[Settlement],
+    ends: &[SettleEnd],
+) {
+    let mut pages = Vec::new();
+    for (settlement, end) in settlements.iter().zip(ends) {
+        if matches!(end, SettleEnd::Recorded(_)) {
+            let id = settlement.held.page.id;
+            pages.extend(settlement.moved.iter().map(|index| id.escalation_of(*index)));
+        }
+    }
+    if !pages.is_empty() {
+        env.hint(&run.id, Lane::Container, &pages).await;
+    }
+}
