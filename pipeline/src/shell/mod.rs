@@ -1,1 +1,3 @@
-//! shell
+//! The loops, over ports only.
+
+pub mod source;

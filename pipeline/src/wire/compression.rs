@@ -99,6 +99,8 @@ struct Meter {
     bytes: AtomicU64,
     /// Whether the store failed.
     failed: AtomicBool,
+    /// Whether the store said that there is no more.
+    ended: AtomicBool,
 }
 
 struct Metered {
@@ -113,11 +115,16 @@ impl AsyncRead for Metered {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<std::io::Result<()>> {
         let before = buffer.filled().len();
+        let room = buffer.remaining();
         let poll = self.reader.as_mut().poll_read(cx, buffer);
         let came = (buffer.filled().len() - before) as u64;
         self.meter.bytes.fetch_add(came, Ordering::Relaxed);
-        if let Poll::Ready(Err(_)) = &poll {
-            self.meter.failed.store(true, Ordering::Relaxed);
+        match &poll {
+            Poll::Ready(Err(_)) => self.meter.failed.store(true, Ordering::Relaxed),
+            Poll::Ready(Ok(())) if came == 0 && room > 0 => {
+                self.meter.ended.store(true, Ordering::Relaxed);
+            }
+            Poll::Ready(Ok(())) | Poll::Pending => {}
         }
         poll
     }
@@ -126,10 +133,10 @@ impl AsyncRead for Metered {
 impl Unpacked {
     /// Unpacks what `reader` gives.
     #[must_use]
-    pub fn new(reader: Reader, compression: Compression) -> Self {
+    pub fn new(reader: impl AsyncRead + Send + 'static, compression: Compression) -> Self {
         let meter = Arc::new(Meter::default());
         let metered = Metered {
-            reader,
+            reader: Box::pin(reader),
             meter: meter.clone(),
         };
         let reader: Reader = match compression {
@@ -157,6 +164,12 @@ impl Unpacked {
     #[must_use]
     pub fn stored_bytes(&self) -> u64 {
         self.meter.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Whether the store has given its last byte.
+    #[must_use]
+    pub fn store_ended(&self) -> bool {
+        self.meter.ended.load(Ordering::Relaxed)
     }
 
     /// Reads some bytes into `buffer`, which is not empty; 0 at the end. Dropping the future loses none.
@@ -224,7 +237,7 @@ mod tests {
 
     fn open(bytes: Vec<u8>, name: &str) -> Unpacked {
         let compression = Compression::sniff(name.as_bytes(), &bytes);
-        Unpacked::new(Box::pin(std::io::Cursor::new(bytes)), compression)
+        Unpacked::new(std::io::Cursor::new(bytes), compression)
     }
 
     #[test]
@@ -288,7 +301,7 @@ mod tests {
             }
         }
         for compression in [Compression::Plain, Compression::Gzip, Compression::Zstd] {
-            let result = unpack(Unpacked::new(Box::pin(Failing), compression));
+            let result = unpack(Unpacked::new(Failing, compression));
             assert_eq!(result, Err(UnpackError::Store("reset".to_owned())));
         }
     }

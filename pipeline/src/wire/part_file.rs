@@ -4,10 +4,10 @@
 
 use std::sync::Arc;
 
-use async_compression::tokio::bufread::ZstdDecoder;
 use async_compression::tokio::write::ZstdEncoder;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncRead, AsyncWriteExt};
 
+use super::compression::{Compression, UnpackError, Unpacked};
 use super::value::one_line;
 use crate::core::item::{ITEM_BYTES_MAX, Input, Object};
 use crate::core::part::{PART_BYTES_MAX, PART_ITEMS_MAX};
@@ -15,6 +15,9 @@ use crate::core::part::{PART_BYTES_MAX, PART_ITEMS_MAX};
 /// The longest a part's text may be: its bytes and one item more, and eight times that for keys
 /// whose every byte is escaped (at most six characters) and stands in base64 too.
 const TEXT_BYTES_MAX: usize = 8 * (PART_BYTES_MAX + ITEM_BYTES_MAX);
+
+/// Bytes unpacked at a time.
+const CHUNK_BYTES: usize = 128 * 1024;
 
 /// What the lines of a part are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,9 +31,15 @@ pub enum Lines {
 /// Why a part's file could not be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PartFileError {
-    /// The store did not deliver it, or delivered junk; which of them, zstd's checks cannot say.
-    #[error("cannot be read: {0}")]
-    Read(String),
+    /// Its bytes did not come, or are broken.
+    #[error(transparent)]
+    Read(#[from] UnpackError),
+    /// It is not a part's file.
+    #[error("it is longer than a part can be")]
+    TooLong,
+    /// It is not a part's file.
+    #[error("it is not UTF-8")]
+    NotText,
     /// A line is not what was written.
     #[error("line {line}: {problem}")]
     Line {
@@ -65,19 +74,25 @@ pub async fn encode(inputs: &[Arc<Input>]) -> Vec<u8> {
 /// # Errors
 /// The bytes do not come, or are not such a file.
 pub async fn decode(
-    reader: impl AsyncRead + Send + Unpin,
+    reader: impl AsyncRead + Send + 'static,
     lines: Lines,
 ) -> Result<Arc<[Arc<Input>]>, PartFileError> {
-    let mut text = String::new();
-    let decoder = ZstdDecoder::new(BufReader::new(reader));
-    let mut bounded = decoder.take(TEXT_BYTES_MAX as u64 + 1);
-    bounded
-        .read_to_string(&mut text)
-        .await
-        .map_err(|error| PartFileError::Read(error.to_string()))?;
-    let count = memchr::memchr_iter(b'\n', text.as_bytes()).count();
-    if text.len() > TEXT_BYTES_MAX || count > PART_ITEMS_MAX as usize {
-        return Err(PartFileError::Read("it is longer than a part".to_owned()));
+    let mut unpacked = Unpacked::new(reader, Compression::Zstd);
+    let mut text = Vec::new();
+    let mut chunk = vec![0; CHUNK_BYTES];
+    loop {
+        let count = unpacked.read(&mut chunk).await?;
+        if count == 0 {
+            break;
+        }
+        text.extend_from_slice(&chunk[..count]);
+        if text.len() > TEXT_BYTES_MAX {
+            return Err(PartFileError::TooLong);
+        }
+    }
+    let text = std::str::from_utf8(&text).map_err(|_| PartFileError::NotText)?;
+    if memchr::memchr_iter(b'\n', text.as_bytes()).count() > PART_ITEMS_MAX as usize {
+        return Err(PartFileError::TooLong);
     }
     let item = |(index, line): (usize, &str)| {
         let input =
@@ -103,7 +118,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn read(bytes: Vec<u8>, lines: Lines) -> Result<Arc<[Arc<Input>]>, PartFileError> {
-        decode(&*bytes, lines)
+        decode(std::io::Cursor::new(bytes), lines)
             .now_or_never()
             .expect("memory never waits")
     }
