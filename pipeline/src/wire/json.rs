@@ -184,7 +184,7 @@ impl JsonParser {
                     .clone_into(&mut error.help);
                 return Err(error);
             }
-            (State::First, b']' | b'}') | (State::After, b']' | b'}') => self.close(byte)?,
+            (State::First | State::After, b']' | b'}') => self.close(byte)?,
             (State::After, b',') => self.state = State::Element,
             (State::Colon, b':') => self.state = State::BeforeValue,
             (State::First | State::Element, byte) => {

@@ -144,7 +144,7 @@ impl FileFeed {
                 Ok(count) if count > 0 => self.take(count),
                 Ok(_) | Err(_) if short => self.failed = Some(self.short(stored_bytes)),
                 Ok(_) => self.end(),
-                Err(error) => self.failed = Some(self.explain(error)),
+                Err(error) => self.failed = Some(self.explain(&error)),
             }
             self.ready.extend(self.parsed.drain(..));
         }
@@ -179,8 +179,8 @@ impl FileFeed {
         }
     }
 
-    fn explain(&self, error: UnpackError) -> SourceError {
-        let help = match &error {
+    fn explain(&self, error: &UnpackError) -> SourceError {
+        let help = match error {
             UnpackError::Store(why) => {
                 return SourceError::Unavailable {
                     what: self.name.clone(),
