@@ -58,9 +58,22 @@ pub struct Cursor {
     /// CSV: the header that was read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub headers: Option<Vec<String>>,
+    /// JSON: what the document is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shape: Option<JsonShape>,
     /// Listings: the last key listed, base64.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_key: Option<String>,
+}
+
+/// What a JSON document is, and so what its items are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum JsonShape {
+    /// An array; its elements.
+    Array,
+    /// An object; its pairs.
+    Object,
 }
 
 /// A part as the ledger knows it.

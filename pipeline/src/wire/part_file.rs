@@ -1,0 +1,179 @@
+//! A frozen part's file: one item a line, as JSON, the whole compressed with zstd.
+//!
+//! Objects stand as handlers get them; values stand verbatim, on one line.
+
+use std::sync::Arc;
+
+use async_compression::tokio::write::ZstdEncoder;
+use tokio::io::{AsyncRead, AsyncWriteExt};
+
+use super::compression::{Compression, UnpackError, Unpacked};
+use super::value::one_line;
+use crate::core::item::{ITEM_BYTES_MAX, Input, Object};
+use crate::core::part::{PART_BYTES_MAX, PART_ITEMS_MAX};
+
+/// The longest a part's text may be: its bytes and one item more, and eight times that for keys
+/// whose every byte is escaped (at most six characters) and stands in base64 too.
+const TEXT_BYTES_MAX: usize = 8 * (PART_BYTES_MAX + ITEM_BYTES_MAX);
+
+/// Bytes unpacked at a time.
+const CHUNK_BYTES: usize = 128 * 1024;
+
+/// What the lines of a part are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lines {
+    /// Objects of a listing.
+    Objects,
+    /// Values.
+    Values,
+}
+
+/// Why a part's file could not be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PartFileError {
+    /// Its bytes did not come, or are broken.
+    #[error(transparent)]
+    Read(#[from] UnpackError),
+    /// It is not a part's file.
+    #[error("it is longer than a part can be")]
+    TooLong,
+    /// It is not a part's file.
+    #[error("it is not UTF-8")]
+    NotText,
+    /// A line is not what was written.
+    #[error("line {line}: {problem}")]
+    Line {
+        /// From 1.
+        line: usize,
+        /// What is wrong.
+        problem: String,
+    },
+}
+
+/// The file's bytes.
+pub async fn encode(inputs: &[Arc<Input>]) -> Vec<u8> {
+    let mut encoder = ZstdEncoder::new(Vec::new());
+    let mut text = String::new();
+    for input in inputs {
+        match &**input {
+            Input::Object(object) => text.push_str(&object.to_json()),
+            Input::Value(json) => text.push_str(&one_line(json)),
+        }
+        text.push('\n');
+    }
+    let written = async {
+        encoder.write_all(text.as_bytes()).await?;
+        encoder.shutdown().await
+    };
+    written.await.expect("a vector takes all bytes");
+    encoder.into_inner()
+}
+
+/// The items, read back.
+///
+/// # Errors
+/// The bytes do not come, or are not such a file.
+pub async fn decode(
+    reader: impl AsyncRead + Send + 'static,
+    lines: Lines,
+) -> Result<Arc<[Arc<Input>]>, PartFileError> {
+    let mut unpacked = Unpacked::new(reader, Compression::Zstd);
+    let mut text = Vec::new();
+    let mut chunk = vec![0; CHUNK_BYTES];
+    loop {
+        let count = unpacked.read(&mut chunk).await?;
+        if count == 0 {
+            break;
+        }
+        text.extend_from_slice(&chunk[..count]);
+        if text.len() > TEXT_BYTES_MAX {
+            return Err(PartFileError::TooLong);
+        }
+    }
+    let text = std::str::from_utf8(&text).map_err(|_| PartFileError::NotText)?;
+    if memchr::memchr_iter(b'\n', text.as_bytes()).count() > PART_ITEMS_MAX as usize {
+        return Err(PartFileError::TooLong);
+    }
+    let item = |(index, line): (usize, &str)| {
+        let input =
+            match lines {
+                Lines::Values => Input::Value(line.into()),
+                Lines::Objects => Input::Object(Object::from_json(line).map_err(|problem| {
+                    PartFileError::Line {
+                        line: index + 1,
+                        problem,
+                    }
+                })?),
+            };
+        Ok(Arc::new(input))
+    };
+    text.lines().enumerate().map(item).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::item::Pin;
+    use futures_util::FutureExt;
+    use proptest::prelude::*;
+
+    fn read(bytes: Vec<u8>, lines: Lines) -> Result<Arc<[Arc<Input>]>, PartFileError> {
+        decode(std::io::Cursor::new(bytes), lines)
+            .now_or_never()
+            .expect("memory never waits")
+    }
+
+    fn written(inputs: &[Arc<Input>]) -> Vec<u8> {
+        encode(inputs).now_or_never().expect("memory never waits")
+    }
+
+    proptest! {
+        #[test]
+        fn objects_of_any_key_read_back(
+            keys in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 1..40), 0..20),
+        ) {
+            let object = |(n, key): (usize, Vec<u8>)| {
+                Arc::new(Input::Object(Object {
+                    key: key.into(),
+                    size_bytes: n as u64,
+                    pin: Pin { etag: "\"e\"".into(), version: (n % 2 == 0).then(|| "v".into()) },
+                }))
+            };
+            let inputs: Vec<Arc<Input>> = keys.into_iter().enumerate().map(object).collect();
+            let again = read(written(&inputs), Lines::Objects);
+            prop_assert_eq!(again.expect("it was written so"), inputs.into());
+        }
+
+        #[test]
+        fn values_read_back(texts in proptest::collection::vec(".{0,20}", 0..20)) {
+            let value = |text| serde_json::to_string(text).expect("text");
+            let inputs: Vec<Arc<Input>> =
+                texts.iter().map(|text| Arc::new(Input::Value(value(text).into()))).collect();
+            let again = read(written(&inputs), Lines::Values);
+            prop_assert_eq!(again.expect("it was written so"), inputs.into());
+        }
+    }
+
+    #[test]
+    fn a_value_on_several_lines_takes_one() {
+        let inputs = [Arc::new(Input::Value("{\n \"a\": 1\n}".into()))];
+        let again = read(written(&inputs), Lines::Values).expect("it was written so");
+        assert_eq!(*again[0], Input::Value("{\"a\":1}".into()));
+    }
+
+    #[test]
+    fn a_file_cut_short_or_of_junk_is_an_error() {
+        let inputs = [Arc::new(Input::Value("1".into()))];
+        let mut bytes = written(&inputs);
+        bytes.truncate(bytes.len() - 1);
+        assert!(matches!(
+            read(bytes, Lines::Values),
+            Err(PartFileError::Read(_))
+        ));
+        let error = read(written(&inputs), Lines::Objects).expect_err("1 is no object");
+        assert!(
+            error.to_string().starts_with("line 1: invalid type"),
+            "{error}"
+        );
+    }
+}
