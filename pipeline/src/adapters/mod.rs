@@ -6,5 +6,7 @@
 pub(crate) mod bounds;
 pub mod memory;
 
+#[cfg(feature = "local")]
+pub mod directory;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
