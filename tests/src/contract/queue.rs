@@ -14,7 +14,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const SLACK: Duration = Duration::from_millis(250);
 
 /// A visibility that no check outlasts.
-const LONG: Duration = Duration::from_secs(120);
+const LONG: Duration = Duration::from_mins(2);
 
 const fn seconds(n: u64) -> Duration {
     Duration::from_secs(n)

@@ -1,5 +1,6 @@
 //! The contracts on every implementation that needs no service.
 
+use std::future::ready;
 use std::sync::Arc;
 
 use tempfile::TempDir;
@@ -22,40 +23,40 @@ fn ledger(directory: &TempDir) -> SqliteLedger {
 mod sqlite_table {
     use super::*;
 
-    async fn stage() -> Stage<dyn Table> {
+    fn stage() -> Stage<dyn Table> {
         let directory = directory();
         Stage::new(Arc::new(ledger(&directory).table()), directory)
     }
 
-    trommel_tests::table_contract!(stage());
+    trommel_tests::table_contract!(ready(stage()));
 }
 
 mod sqlite_queue {
     use super::*;
 
-    async fn stage() -> Stage<dyn Queue> {
+    fn stage() -> Stage<dyn Queue> {
         let directory = directory();
         Stage::new(Arc::new(ledger(&directory).queue("contract")), directory)
     }
 
-    trommel_tests::queue_contract!(stage());
+    trommel_tests::queue_contract!(ready(stage()));
 }
 
 mod memory_table {
     use super::*;
 
-    async fn stage() -> Stage<dyn Table> {
+    fn stage() -> Stage<dyn Table> {
         Stage::new(Arc::new(MemoryTable::new(EMBEDDED_PROFILE)), ())
     }
 
-    trommel_tests::table_contract!(stage());
+    trommel_tests::table_contract!(ready(stage()));
 }
 
 /// What the DynamoDB Local of 2020 allows.
 mod memory_table_of_small_transactions {
     use super::*;
 
-    async fn stage() -> Stage<dyn Table> {
+    fn stage() -> Stage<dyn Table> {
         let profile = TableProfile {
             transact_writes_max: 10,
             ..EMBEDDED_PROFILE
@@ -63,36 +64,36 @@ mod memory_table_of_small_transactions {
         Stage::new(Arc::new(MemoryTable::new(profile)), ())
     }
 
-    trommel_tests::table_contract!(stage());
+    trommel_tests::table_contract!(ready(stage()));
 }
 
 mod memory_queue {
     use super::*;
 
-    async fn stage() -> Stage<dyn Queue> {
+    fn stage() -> Stage<dyn Queue> {
         Stage::new(Arc::new(MemoryQueue::new(MachineClock::start())), ())
     }
 
-    trommel_tests::queue_contract!(stage());
+    trommel_tests::queue_contract!(ready(stage()));
 }
 
 mod memory_objects {
     use super::*;
 
-    async fn stage() -> Stage<dyn Objects> {
+    fn stage() -> Stage<dyn Objects> {
         Stage::new(Arc::new(MemoryObjects::new()), ())
     }
 
-    trommel_tests::objects_contract!(stage());
+    trommel_tests::objects_contract!(ready(stage()));
 }
 
 mod directory_objects {
     use super::*;
 
-    async fn stage() -> Stage<dyn Objects> {
+    fn stage() -> Stage<dyn Objects> {
         let directory = directory();
         Stage::new(Arc::new(Directory::new(directory.path())), directory)
     }
 
-    trommel_tests::objects_contract!(stage());
+    trommel_tests::objects_contract!(ready(stage()));
 }

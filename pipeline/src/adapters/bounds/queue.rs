@@ -13,10 +13,10 @@ pub(crate) const PROFILE: QueueProfile = QueueProfile {
 };
 
 /// The longest delay of a message ("SendMessage", DelaySeconds).
-pub(crate) const DELAY_MAX: Duration = Duration::from_secs(15 * 60);
+pub(crate) const DELAY_MAX: Duration = Duration::from_mins(15);
 
 /// The longest visibility timeout ("ChangeMessageVisibility").
-pub(crate) const VISIBILITY_MAX: Duration = Duration::from_secs(12 * 60 * 60);
+pub(crate) const VISIBILITY_MAX: Duration = Duration::from_hours(12);
 
 /// Message number and count of deliveries, as `12-1`.
 pub(crate) fn parse_handle(handle: &Handle) -> Result<(u64, u32), String> {

@@ -115,14 +115,13 @@ fn check_updates(key: &Key, before: Option<&Row>, updates: &[Update]) -> Result<
             continue;
         };
         match before.and_then(|row| row.0.get(name)) {
-            None => {}
             Some(Value::Text(_)) => {
                 return Err(refused(key, format_args!("{name} is a text, not a sum")));
             }
             Some(Value::Num(sum)) if sum.checked_add(*number).is_none() => {
                 return Err(refused(key, format_args!("{name} would overflow")));
             }
-            Some(Value::Num(_)) => {}
+            None | Some(Value::Num(_)) => {}
         }
     }
     Ok(())

@@ -19,7 +19,7 @@ fn store() -> (TempDir, Directory) {
 
 /// Makes the directory's last change old enough to be told from the next.
 fn settle(path: &Path) {
-    let long_ago = SystemTime::now() - Duration::from_secs(60);
+    let long_ago = SystemTime::now() - Duration::from_mins(1);
     let directory = fs::File::open(path).expect("it is there");
     directory.set_modified(long_ago).expect("it is ours");
 }

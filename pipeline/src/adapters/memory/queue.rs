@@ -284,3 +284,81 @@ impl Queue for MemoryQueue {
         Ok(rejected)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+    use crate::core::time::Timestamp;
+    use crate::ports::runtime::BoxFuture;
+
+    /// Moved by hand; nobody sleeps.
+    #[derive(Default)]
+    struct Hand(AtomicU64);
+
+    impl Clock for Hand {
+        fn now(&self) -> Timestamp {
+            Timestamp::default()
+        }
+
+        fn tick(&self) -> Tick {
+            Tick(self.0.load(Ordering::Relaxed))
+        }
+
+        fn sleep_until(&self, _: Tick) -> BoxFuture<'static, ()> {
+            Box::pin(std::future::pending())
+        }
+    }
+
+    async fn bodies(queue: &MemoryQueue, visibility: Duration) -> Vec<String> {
+        let received = queue.receive(100, Duration::ZERO, visibility).await;
+        let messages = received.expect("received").into_iter();
+        messages.map(|message| message.body).collect()
+    }
+
+    #[tokio::test]
+    async fn what_was_never_hidden_comes_in_the_order_it_went() {
+        let clock = Arc::new(Hand::default());
+        let queue = MemoryQueue::new(clock.clone());
+        let delayed = |body: &str, seconds| Outgoing {
+            body: body.to_owned(),
+            delay: Duration::from_secs(seconds),
+        };
+        let batch = vec![
+            delayed("a", 0),
+            delayed("z", 2),
+            delayed("y", 1),
+            delayed("b", 0),
+        ];
+        assert_eq!(queue.send(batch).await, Ok(Vec::new()));
+        assert_eq!(bodies(&queue, Duration::from_secs(9)).await, ["a", "b"]);
+        clock.0.store(3_000_000_000, Ordering::Relaxed);
+        assert_eq!(bodies(&queue, Duration::from_secs(9)).await, ["y", "z"]);
+    }
+
+    #[tokio::test]
+    async fn an_old_handle_deletes_nothing_and_nothing_is_left_of_the_deleted() {
+        let queue = MemoryQueue::new(Arc::new(Hand::default()));
+        queue.send(vec![Outgoing::now("m")]).await.expect("sent");
+        let receive = || queue.receive(1, Duration::ZERO, Duration::ZERO);
+        let first = receive().await.expect("received").remove(0);
+        let second = receive().await.expect("received").remove(0);
+        assert_eq!(queue.delete(vec![first.handle]).await, Ok(Vec::new()));
+        assert_eq!(lock(&queue.state).messages.len(), 1);
+        assert_eq!(queue.delete(vec![second.handle]).await, Ok(Vec::new()));
+        assert_eq!(receive().await, Ok(Vec::new()));
+        let state = lock(&queue.state);
+        assert!(state.messages.is_empty() && state.hidden.is_empty() && state.ready.is_empty());
+    }
+
+    #[tokio::test]
+    async fn an_entry_that_cannot_be_sent_is_answered_and_the_others_are() {
+        let queue = MemoryQueue::new(Arc::new(Hand::default()));
+        let batch = vec![Outgoing::now(""), Outgoing::now("fine")];
+        let rejected = queue.send(batch).await.expect("sent");
+        assert_eq!(rejected.len(), 1);
+        assert_eq!(rejected[0].index, 0);
+        assert_eq!(bodies(&queue, Duration::ZERO).await, ["fine"]);
+    }
+}

@@ -66,7 +66,7 @@ pub(super) fn carry_out(
 ) -> rusqlite::Result<Vec<Rejected>> {
     match asked {
         Asked::Send(entries) => send(connection, queue, entries),
-        Asked::Delete(handles) => delete(connection, queue, handles),
+        Asked::Delete(handles) => delete(connection, queue, &handles),
         Asked::Change(entries) => change(connection, queue, entries),
     }
 }
@@ -88,7 +88,7 @@ fn send(
 fn delete(
     connection: &Connection,
     queue: &str,
-    handles: Vec<Handle>,
+    handles: &[Handle],
 ) -> rusqlite::Result<Vec<Rejected>> {
     let mut delete = connection
         .prepare_cached("DELETE FROM messages WHERE id = ?1 AND receives = ?2 AND queue = ?3")?;
