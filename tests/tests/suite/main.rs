@@ -1,0 +1,3 @@
+//! The one test binary: one build, one link, every check of the outside.
+
+mod contract_arms;
