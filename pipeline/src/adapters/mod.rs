@@ -2,4 +2,6 @@
 //! [`crate::ports`], and behind a feature where it needs an operating system or a service.
 
 #[cfg(feature = "local")]
+pub mod command;
+#[cfg(feature = "local")]
 pub mod tokio_runtime;
