@@ -1,1 +1,20 @@
+//! A deterministic world for Trommel: one thread, one seed, virtual time.
+//!
+//! The loops of `trommel` ask ports for time, chance and tasks. Here those ports are played by one
+//! executor that picks among ready tasks by a seed and jumps to the next deadline when none is
+//! ready. The same seed gives the same trace, byte for byte; another seed gives another order.
+//!
+//! [`simulation`] is the entry, [`node`] is one simulated process, [`exec`] runs the tasks
+//! within the bounds of [`halt`], [`entropy`] derives streams of numbers from the seed, [`trace`] writes down what happened.
 
+pub mod entropy;
+pub mod exec;
+pub mod halt;
+pub mod node;
+pub mod simulation;
+pub mod trace;
+
+pub use entropy::{Seed, Stream};
+pub use halt::{Halt, Limits, Panicked};
+pub use node::Node;
+pub use simulation::Simulation;

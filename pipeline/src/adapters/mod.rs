@@ -7,6 +7,10 @@ pub(crate) mod bounds;
 pub mod memory;
 
 #[cfg(feature = "local")]
+pub mod command;
+#[cfg(feature = "local")]
 pub mod directory;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
+#[cfg(feature = "local")]
+pub mod tokio_runtime;

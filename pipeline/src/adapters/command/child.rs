@@ -1,0 +1,346 @@
+//! One process: started in a group of its own, fed, listened to within bounds, stopped, and cleaned up
+//! after. What its words mean is not decided here.
+
+use std::io;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::pin::pin;
+use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
+use tokio::time::Instant;
+
+use super::reaper::{Note, Reaper};
+use crate::ports::executor::{OUTPUT_BYTES_MAX, Stop};
+
+/// How much of the end of stderr is kept: a cause is half as long, and the last line may be cut off it.
+pub(super) const STDERR_BYTES_KEPT: usize = 8 * 1024;
+
+/// Read at a time, once a process has shown that it says more than a little.
+const READ_BYTES: usize = 64 * 1024;
+
+/// What is set aside for the first words of a process.
+const FIRST_BYTES: usize = 1024;
+
+/// As much as any pipe takes without a reader, even one of a user who holds too many (pipe(7)).
+const PIPE_BYTES: usize = 4096;
+
+/// How long to read on when a process has exited, but somebody who left its group still holds its pipe.
+const DRAIN_WAIT_MAX: Duration = Duration::from_millis(500);
+
+/// How long a killed process may take to die: longer only if it hangs in the kernel.
+const KILL_WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Exit {
+    /// By itself.
+    Code(i32),
+    /// By a signal.
+    Signal(i32),
+    /// By us: it said more than [`OUTPUT_BYTES_MAX`].
+    TooMuchOutput,
+    /// Nobody knows: it was killed and did not die, or could not be waited for.
+    Unknown,
+}
+
+/// A process that is over.
+#[derive(Debug)]
+pub(super) struct Ended {
+    pub(super) exit: Exit,
+    /// Whether it had been told to stop.
+    pub(super) stopped: bool,
+    pub(super) stdout: Vec<u8>,
+    /// Its last words, at most [`STDERR_BYTES_KEPT`].
+    pub(super) stderr: Vec<u8>,
+}
+
+/// What a process is started with.
+pub(super) struct Start<'a> {
+    pub(super) command: std::process::Command,
+    pub(super) input: &'a [u8],
+    /// Whether anybody reads its stdout.
+    pub(super) listen: Listen,
+    pub(super) reaper: Option<&'a Arc<Reaper>>,
+}
+
+/// What is heard of stdout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Listen {
+    All,
+    Nothing,
+}
+
+/// How a process is stopped.
+pub(super) struct Stopping<'a> {
+    pub(super) stop: &'a Stop,
+    pub(super) grace: Duration,
+}
+
+/// Runs a process to its end. If the future is dropped, its whole group is killed.
+///
+/// # Errors
+/// It could not be started.
+pub(super) async fn run(start: Start<'_>, stopping: Stopping<'_>) -> io::Result<Ended> {
+    let input = start.input;
+    let mut running = Running::start(start)?;
+    let mut feeding = pin!(feed(running.child.stdin.take(), input));
+    let mut is_fed = false;
+    while !running.is_over() {
+        let deadline = running.phase.deadline();
+        tokio::select! {
+            biased;
+            () = stopping.stop.cancelled(), if running.phase == Phase::Free => {
+                running.ask(stopping.grace);
+            }
+            () = until(deadline), if deadline.is_some() => running.lose_patience(),
+            status = running.child.wait(), if running.exit.is_none() => running.exited(status),
+            () = &mut feeding, if !is_fed => is_fed = true,
+            // Before stderr: this one is bounded, so it cannot keep the other waiting for ever.
+            read = read_some(&mut running.stdout, &mut running.said),
+                if running.stdout.is_some() => running.heard(&read),
+            read = read_some(&mut running.stderr, &mut running.tail),
+                if running.stderr.is_some() => running.heard_error(&read),
+        }
+    }
+    Ok(running.ended())
+}
+
+/// What may happen next to a process because of time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Nothing.
+    Free,
+    /// Told to stop; it is killed then.
+    Asked(Instant),
+    /// Killed; it is given up then.
+    Killed(Instant),
+    /// Exited; its pipes are given up then.
+    Draining(Instant),
+}
+
+impl Phase {
+    fn deadline(self) -> Option<Instant> {
+        match self {
+            Self::Free => None,
+            Self::Asked(at) | Self::Killed(at) | Self::Draining(at) => Some(at),
+        }
+    }
+}
+
+struct Running {
+    group: Group,
+    child: Child,
+    stdout: Option<ChildStdout>,
+    stderr: Option<ChildStderr>,
+    said: Vec<u8>,
+    tail: Vec<u8>,
+    exit: Option<Exit>,
+    stopped: bool,
+    phase: Phase,
+}
+
+impl Running {
+    fn start(start: Start<'_>) -> io::Result<Self> {
+        let mut command = start.command;
+        // No closure before exec and no change of user: the standard library then uses posix_spawn,
+        // which does not copy this process's page tables.
+        command
+            .process_group(0)
+            .stdin(stdin_of(start.input)?)
+            .stdout(match start.listen {
+                Listen::All => Stdio::piped(),
+                Listen::Nothing => Stdio::null(),
+            })
+            .stderr(Stdio::piped());
+        let mut child = Command::from(command).spawn()?;
+        let process = child.id().expect("it was not waited for yet");
+        let mut group = Group {
+            id: Pid::from_raw(process as i32),
+            is_ours: true,
+            note: None,
+        };
+        if let Some(reaper) = start.reaper {
+            group.note = Some(reaper.note(group.id)?);
+        }
+        Ok(Self {
+            group,
+            stdout: child.stdout.take(),
+            stderr: child.stderr.take(),
+            child,
+            said: Vec::new(),
+            tail: Vec::new(),
+            exit: None,
+            stopped: false,
+            phase: Phase::Free,
+        })
+    }
+
+    fn is_over(&self) -> bool {
+        self.exit.is_some() && self.stdout.is_none() && self.stderr.is_none()
+    }
+
+    fn ask(&mut self, grace: Duration) {
+        self.stopped = true;
+        self.group.signal(Signal::SIGTERM);
+        self.phase = Phase::Asked(Instant::now() + grace);
+    }
+
+    fn kill(&mut self) {
+        self.group.signal(Signal::SIGKILL);
+        self.phase = Phase::Killed(Instant::now() + KILL_WAIT_MAX);
+    }
+
+    fn lose_patience(&mut self) {
+        match self.phase {
+            Phase::Free => {}
+            Phase::Asked(_) => self.kill(),
+            Phase::Killed(_) => {
+                self.exit.get_or_insert(Exit::Unknown);
+                self.stop_listening();
+            }
+            Phase::Draining(_) => self.stop_listening(),
+        }
+    }
+
+    fn stop_listening(&mut self) {
+        self.stdout = None;
+        self.stderr = None;
+    }
+
+    fn exited(&mut self, status: io::Result<ExitStatus>) {
+        let exit = match status {
+            Ok(status) => exit_of(status),
+            Err(error) => {
+                tracing::error!(%error, "a process could not be waited for");
+                Exit::Unknown
+            }
+        };
+        self.exit = Some(exit);
+        // Whatever it left behind in its group goes with it, and lets go of the pipes.
+        self.group.end();
+        self.phase = Phase::Draining(Instant::now() + DRAIN_WAIT_MAX);
+    }
+
+    fn heard(&mut self, read: &io::Result<usize>) {
+        if self.said.len() > OUTPUT_BYTES_MAX {
+            self.exit = Some(Exit::TooMuchOutput);
+            self.stop_listening();
+            return;
+        }
+        if !matches!(read, Ok(1..)) {
+            self.stdout = None;
+        }
+    }
+
+    fn heard_error(&mut self, read: &io::Result<usize>) {
+        if !matches!(read, Ok(1..)) {
+            self.stderr = None;
+        }
+        if self.tail.len() >= READ_BYTES {
+            keep_end(&mut self.tail);
+        }
+    }
+
+    fn ended(mut self) -> Ended {
+        self.group.end();
+        keep_end(&mut self.tail);
+        Ended {
+            exit: self.exit.unwrap_or(Exit::Unknown),
+            stopped: self.stopped,
+            stdout: self.said,
+            stderr: self.tail,
+        }
+    }
+}
+
+fn exit_of(status: ExitStatus) -> Exit {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => Exit::Code(code),
+        (None, Some(signal)) => Exit::Signal(signal),
+        (None, None) => Exit::Unknown,
+    }
+}
+
+fn keep_end(bytes: &mut Vec<u8>) {
+    let surplus = bytes.len().saturating_sub(STDERR_BYTES_KEPT);
+    bytes.drain(..surplus);
+}
+
+/// Short input fits into a pipe before anybody reads it: then nothing is left to feed.
+fn stdin_of(input: &[u8]) -> io::Result<Stdio> {
+    if input.len() > PIPE_BYTES {
+        return Ok(Stdio::piped());
+    }
+    let (reader, mut writer) = io::pipe()?;
+    io::Write::write_all(&mut writer, input)?;
+    Ok(Stdio::from(reader))
+}
+
+/// Writes all input, or as much as the process wants: one that closes its stdin early may.
+async fn feed(stdin: Option<ChildStdin>, input: &[u8]) {
+    let Some(mut stdin) = stdin else {
+        return;
+    };
+    if let Err(error) = stdin.write_all(input).await {
+        tracing::trace!(%error, "a process did not read all of its input");
+    }
+}
+
+/// Adds what is there; nothing at the end. Dropped without effect if something else comes first.
+async fn read_some(
+    pipe: &mut Option<impl AsyncRead + Unpin>,
+    into: &mut Vec<u8>,
+) -> io::Result<usize> {
+    let pipe = pipe.as_mut().expect("asked only while it is open");
+    if into.capacity() == into.len() {
+        let more = if into.is_empty() {
+            FIRST_BYTES
+        } else {
+            READ_BYTES
+        };
+        into.reserve(more);
+    }
+    pipe.read_buf(into).await
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The processes of one call; killed together, at the latest when this is dropped.
+struct Group {
+    id: Pid,
+    is_ours: bool,
+    note: Option<Note>,
+}
+
+impl Group {
+    fn signal(&self, signal: Signal) {
+        if !self.is_ours {
+            return;
+        }
+        // It fails if all of them have ended, which is as good.
+        let _ = killpg(self.id, signal);
+    }
+
+    /// Kills what is left. From then on the number may become another's, and is not used again.
+    fn end(&mut self) {
+        self.signal(Signal::SIGKILL);
+        self.is_ours = false;
+        self.note = None;
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.end();
+    }
+}

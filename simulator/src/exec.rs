@@ -1,0 +1,415 @@
+//! The executor: one thread, tasks picked by the seed, timers exact to the nanosecond.
+//!
+//! It knows tasks by number and owner by number; names, crashes and traces of nodes are told to it by
+//! [`crate::node`]. Its lock is never held while a future or a waker of others is polled, woken or
+//! dropped, because each of those may call back.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
+
+use trommel::core::time::Tick;
+use trommel::ports::runtime::BoxFuture;
+
+use crate::entropy::Stream;
+use crate::halt::{Halt, Limits, Panicked};
+
+/// Whose a task or a timer is.
+pub(crate) type Owner = u32;
+
+type Ready = Arc<Mutex<Vec<u64>>>;
+
+/// Wakes one task: puts its number among the ready ones, once until it is polled.
+struct TaskWaker {
+    ready: Ready,
+    task: u64,
+    queued: AtomicBool,
+}
+
+impl TaskWaker {
+    /// Born ready: a task is polled once without being woken.
+    fn born_ready(ready: &Ready, task: u64) -> Arc<Self> {
+        lock(ready).push(task);
+        Arc::new(Self {
+            ready: Arc::clone(ready),
+            task,
+            queued: AtomicBool::new(true),
+        })
+    }
+}
+
+impl Wake for TaskWaker {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if !self.queued.swap(true, Ordering::Relaxed) {
+            lock(&self.ready).push(self.task);
+        }
+    }
+}
+
+struct Task {
+    owner: Owner,
+    name: String,
+    /// Gone while it is being polled.
+    future: Option<BoxFuture<'static, ()>>,
+    flag: Arc<TaskWaker>,
+    waker: Waker,
+}
+
+struct Timer {
+    owner: Owner,
+    waker: Waker,
+}
+
+#[derive(Default)]
+struct State {
+    now: u64,
+    steps: u64,
+    tasks_made: u64,
+    timers_made: u64,
+    tasks: BTreeMap<u64, Task>,
+    /// By deadline, then in the order of their making.
+    timers: BTreeMap<(u64, u64), Timer>,
+    panics: Vec<Panicked>,
+    /// Owners whose tasks and timers ended for good, by number.
+    ended: BTreeSet<Owner>,
+    /// Whether all did.
+    closed: bool,
+}
+
+impl State {
+    fn has_ended(&self, owner: Owner) -> bool {
+        self.closed || self.ended.contains(&owner)
+    }
+
+    fn next_task(&mut self) -> u64 {
+        self.tasks_made += 1;
+        self.tasks_made
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.tasks.values().map(|task| task.name.clone()).collect()
+    }
+}
+
+pub(crate) struct Exec {
+    ready: Ready,
+    picks: Stream,
+    limits: Limits,
+    state: Mutex<State>,
+}
+
+/// What is to be done next.
+enum Next {
+    Poll(u64),
+    Reached,
+}
+
+impl Exec {
+    pub(crate) fn new(picks: Stream, limits: Limits) -> Self {
+        Self {
+            ready: Ready::default(),
+            picks,
+            limits,
+            state: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn now(&self) -> Tick {
+        Tick(lock(&self.state).now)
+    }
+
+    /// Starts a task; nothing, if its owner has ended.
+    pub(crate) fn spawn(&self, owner: Owner, name: String, future: BoxFuture<'static, ()>) {
+        let mut state = lock(&self.state);
+        if state.has_ended(owner) {
+            drop(state);
+            drop(future);
+            return;
+        }
+        let number = state.next_task();
+        let flag = TaskWaker::born_ready(&self.ready, number);
+        let task = Task {
+            owner,
+            name,
+            future: Some(future),
+            waker: Waker::from(Arc::clone(&flag)),
+            flag,
+        };
+        state.tasks.insert(number, task);
+    }
+
+    pub(crate) fn has_ended(&self, owner: Owner) -> bool {
+        lock(&self.state).has_ended(owner)
+    }
+
+    /// Ends all tasks and timers of an owner, for good. A task that is being polled right now ends
+    /// after this poll.
+    pub(crate) fn end(&self, owner: Owner) {
+        let mut state = lock(&self.state);
+        state.ended.insert(owner);
+        Self::drop_where(state, |other| other == owner);
+    }
+
+    pub(crate) fn end_all(&self) {
+        let mut state = lock(&self.state);
+        state.closed = true;
+        Self::drop_where(state, |_| true);
+    }
+
+    fn drop_where(mut state: MutexGuard<'_, State>, ends: impl Fn(Owner) -> bool) {
+        let tasks: Vec<_> = state
+            .tasks
+            .extract_if(.., |_, task| ends(task.owner))
+            .collect();
+        let timers: Vec<_> = state
+            .timers
+            .extract_if(.., |_, timer| ends(timer.owner))
+            .collect();
+        drop(state);
+        // Only now: destructors may call back.
+        drop((tasks, timers));
+    }
+
+    pub(crate) fn panics(&self) -> Vec<Panicked> {
+        lock(&self.state).panics.clone()
+    }
+
+    pub(crate) fn steps(&self) -> u64 {
+        lock(&self.state).steps
+    }
+
+    pub(crate) fn block_on<T>(
+        &self,
+        future: impl Future<Output = T>,
+        tell: &dyn Fn(&Panicked),
+    ) -> Result<T, Halt> {
+        let mut future = pin!(future);
+        let main = lock(&self.state).next_task();
+        let flag = TaskWaker::born_ready(&self.ready, main);
+        let waker = Waker::from(Arc::clone(&flag));
+        loop {
+            match self.next(None)? {
+                Next::Poll(task) if task == main => {
+                    flag.queued.store(false, Ordering::Relaxed);
+                    let context = &mut Context::from_waker(&waker);
+                    if let Poll::Ready(result) = future.as_mut().poll(context) {
+                        return Ok(result);
+                    }
+                }
+                Next::Poll(task) => self.poll(task, tell),
+                Next::Reached => unreachable!("only with a moment to reach"),
+            }
+        }
+    }
+
+    pub(crate) fn run_until(&self, at: Tick, tell: &dyn Fn(&Panicked)) -> Result<(), Halt> {
+        loop {
+            match self.next(Some(at.0))? {
+                Next::Poll(task) => self.poll(task, tell),
+                Next::Reached => return Ok(()),
+            }
+        }
+    }
+
+    /// The task to poll next, after moving time where nothing is ready; or that `until` is reached.
+    fn next(&self, until: Option<u64>) -> Result<Next, Halt> {
+        loop {
+            if let Some(task) = self.pick() {
+                return self.count_step(task);
+            }
+            let mut state = lock(&self.state);
+            let deadline = state.timers.keys().next().map(|(deadline, _)| *deadline);
+            let to = match (deadline, until) {
+                (Some(deadline), Some(until)) if deadline > until => {
+                    state.now = state.now.max(until);
+                    return Ok(Next::Reached);
+                }
+                (None, Some(until)) => {
+                    state.now = state.now.max(until);
+                    return Ok(Next::Reached);
+                }
+                (Some(deadline), _) => deadline,
+                (None, None) => {
+                    return Err(Halt::Deadlock {
+                        at: Tick(state.now),
+                        waiting: state.names(),
+                    });
+                }
+            };
+            let limit = Tick::default() + self.limits.time_max;
+            if to > limit.0 {
+                return Err(Halt::TooLong {
+                    at: limit,
+                    alive: state.names(),
+                });
+            }
+            Self::jump(state, to);
+        }
+    }
+
+    /// One of the ready tasks, each as likely as the others.
+    fn pick(&self) -> Option<u64> {
+        let mut ready = lock(&self.ready);
+        match ready.len() {
+            0 | 1 => ready.pop(),
+            choices => {
+                let choice = self.picks.below(choices as u64) as usize;
+                Some(ready.swap_remove(choice))
+            }
+        }
+    }
+
+    fn count_step(&self, task: u64) -> Result<Next, Halt> {
+        let mut state = lock(&self.state);
+        state.steps += 1;
+        if state.steps > self.limits.steps_max {
+            return Err(Halt::TooManySteps {
+                at: Tick(state.now),
+                steps: self.limits.steps_max,
+                alive: state.names(),
+            });
+        }
+        Ok(Next::Poll(task))
+    }
+
+    /// Moves time to a deadline and wakes everything that is due then at once: so the seed decides
+    /// which of them goes first.
+    fn jump(mut state: MutexGuard<'_, State>, to: u64) {
+        state.now = state.now.max(to);
+        let now = state.now;
+        let later = state.timers.split_off(&(now + 1, 0));
+        let due = std::mem::replace(&mut state.timers, later);
+        drop(state);
+        for timer in due.into_values() {
+            timer.waker.wake();
+        }
+    }
+
+    fn poll(&self, number: u64, tell: &dyn Fn(&Panicked)) {
+        let mut state = lock(&self.state);
+        // A task that ended may have been woken before; then there is nothing to do.
+        let Some(task) = state.tasks.get_mut(&number) else {
+            return;
+        };
+        let mut future = task.future.take().expect("no poll within a poll");
+        let waker = task.waker.clone();
+        task.flag.queued.store(false, Ordering::Relaxed);
+        drop(state);
+
+        let mut context = Context::from_waker(&waker);
+        let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(&mut context)));
+
+        let mut state = lock(&self.state);
+        match polled {
+            Ok(Poll::Pending) => {
+                if let Some(task) = state.tasks.get_mut(&number) {
+                    task.future = Some(future);
+                    return;
+                }
+                // Ended by a crash of its owner during the poll.
+                drop(state);
+                drop(future);
+            }
+            Ok(Poll::Ready(())) => {
+                let task = state.tasks.remove(&number);
+                drop(state);
+                drop((task, future));
+            }
+            Err(payload) => {
+                let task = state.tasks.remove(&number);
+                let panicked = Panicked {
+                    at: Tick(state.now),
+                    task: task.map_or_else(|| "a crashed task".to_owned(), |task| task.name),
+                    message: message_of(payload.as_ref()),
+                };
+                state.panics.push(panicked.clone());
+                drop(state);
+                drop(future);
+                tell(&panicked);
+            }
+        }
+    }
+}
+
+/// What a panic said.
+fn message_of(payload: &(dyn std::any::Any + Send)) -> String {
+    match (
+        payload.downcast_ref::<&str>(),
+        payload.downcast_ref::<String>(),
+    ) {
+        (Some(text), _) => (*text).to_owned(),
+        (None, Some(text)) => text.clone(),
+        (None, None) => "no text".to_owned(),
+    }
+}
+
+/// A lock that a panic in a task does not spoil: no state is left half changed.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Waits for a moment of virtual time; its timer goes when it is dropped. Of an owner that has ended it
+/// never comes.
+pub(crate) struct Sleep {
+    exec: Arc<Exec>,
+    owner: Owner,
+    at: u64,
+    timer: Option<(u64, u64)>,
+}
+
+impl Sleep {
+    pub(crate) fn new(exec: Arc<Exec>, owner: Owner, at: Tick) -> Self {
+        Self {
+            exec,
+            owner,
+            at: at.0,
+            timer: None,
+        }
+    }
+}
+
+impl Future for Sleep {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let exec = Arc::clone(&self.exec);
+        let mut state = lock(&exec.state);
+        if state.has_ended(self.owner) {
+            return Poll::Pending;
+        }
+        if state.now >= self.at {
+            return Poll::Ready(());
+        }
+        let key = self.timer.unwrap_or_else(|| {
+            state.timers_made += 1;
+            (self.at, state.timers_made)
+        });
+        let timer = Timer {
+            owner: self.owner,
+            waker: context.waker().clone(),
+        };
+        let former = state.timers.insert(key, timer);
+        drop(state);
+        drop(former);
+        self.timer = Some(key);
+        Poll::Pending
+    }
+}
+
+impl Drop for Sleep {
+    fn drop(&mut self) {
+        let Some(key) = self.timer else {
+            return;
+        };
+        let timer = lock(&self.exec.state).timers.remove(&key);
+        drop(timer);
+    }
+}

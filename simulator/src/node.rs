@@ -1,0 +1,103 @@
+//! One simulated process: its own clock, chance and tasks, which end together when it crashes.
+
+use std::fmt;
+use std::sync::Arc;
+
+use trommel::core::time::{Tick, Timestamp};
+use trommel::ports::runtime::BoxFuture;
+use trommel::ports::{Clock, Runtime, Spawn};
+
+use crate::entropy::Stream;
+use crate::exec::{Owner, Sleep};
+use crate::simulation::World;
+
+/// Wall-clock time at the start of every simulation: 2026-01-01 00:00 UTC.
+pub const START: Timestamp = Timestamp(1_767_225_600_000);
+
+/// A process, from its start to its crash. Cheap to clone; all clones are the same process.
+#[derive(Clone)]
+pub struct Node {
+    pub(crate) world: Arc<World>,
+    pub(crate) owner: Owner,
+    pub(crate) name: Arc<str>,
+    pub(crate) incarnation: u32,
+    pub(crate) entropy: Arc<Stream>,
+}
+
+impl Node {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Which process of this name it is, from 1.
+    pub fn incarnation(&self) -> u32 {
+        self.incarnation
+    }
+
+    /// Whether it has not crashed.
+    pub fn is_alive(&self) -> bool {
+        !self.world.exec.has_ended(self.owner)
+    }
+
+    /// What its code runs on.
+    pub fn runtime(&self) -> Runtime {
+        let ports = Arc::new(Ports { node: self.clone() });
+        Runtime {
+            clock: Arc::clone(&ports) as Arc<dyn Clock>,
+            entropy: Arc::clone(&self.entropy) as Arc<dyn trommel::ports::Entropy>,
+            spawn: ports,
+        }
+    }
+
+    /// Starts a task on it; nothing, if it has crashed.
+    pub fn spawn(&self, name: &str, future: impl Future<Output = ()> + Send + 'static) {
+        self.start(name, Box::pin(future));
+    }
+
+    /// Kills it: none of its tasks is polled again (one that is being polled ends at its next await),
+    /// its timers are gone, and what it spawns from now on never starts. Futures are dropped, so their
+    /// destructors do run; a real `kill -9` would not run them.
+    pub fn crash(&self) {
+        if self.is_alive() {
+            self.trace(&"crashed");
+            self.world.exec.end(self.owner);
+        }
+    }
+
+    /// Writes an event of this node into the trace.
+    pub fn trace(&self, what: &dyn fmt::Display) {
+        self.world.trace(&self.name, what);
+    }
+
+    fn start(&self, name: &str, future: BoxFuture<'static, ()>) {
+        let name = format!("{}/{name}", self.name);
+        self.world.exec.spawn(self.owner, name, future);
+    }
+}
+
+/// Its clock and its way to start tasks.
+struct Ports {
+    node: Node,
+}
+
+impl Clock for Ports {
+    fn now(&self) -> Timestamp {
+        START.after(self.tick().since(Tick::default()))
+    }
+
+    fn tick(&self) -> Tick {
+        self.node.world.exec.now()
+    }
+
+    fn sleep_until(&self, at: Tick) -> BoxFuture<'static, ()> {
+        let exec = Arc::clone(&self.node.world.exec);
+        Box::pin(Sleep::new(exec, self.node.owner, at))
+    }
+}
+
+impl Spawn for Ports {
+    fn spawn(&self, name: &'static str, future: BoxFuture<'static, ()>) {
+        self.node.start(name, future);
+    }
+}

@@ -1,0 +1,187 @@
+//! The entry: a seed, nodes, and a way to run them.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use trommel::core::time::Tick;
+
+use crate::entropy::{Seed, Stream};
+use crate::exec::{Exec, Owner, lock};
+use crate::halt::{Halt, Limits, Panicked};
+use crate::node::Node;
+use crate::trace::Trace;
+
+/// Everything that nodes share.
+pub(crate) struct World {
+    pub(crate) exec: Arc<Exec>,
+    seed: Seed,
+    trace: Mutex<Trace>,
+    nodes: Mutex<Nodes>,
+}
+
+/// The processes there were, the latest of each name.
+#[derive(Default)]
+struct Nodes {
+    started: Owner,
+    latest: BTreeMap<Arc<str>, Latest>,
+}
+
+struct Latest {
+    owner: Owner,
+    incarnation: u32,
+    entropy: Arc<Stream>,
+}
+
+impl World {
+    pub(crate) fn trace(&self, who: &str, what: &dyn fmt::Display) {
+        let at = self.exec.now();
+        lock(&self.trace).event(at, who, what);
+    }
+}
+
+/// A simulated world. Everything in it follows from its seed and from the futures given to it.
+pub struct Simulation {
+    world: Arc<World>,
+}
+
+impl Simulation {
+    /// A world at time zero, with the default [`Limits`].
+    pub fn new(seed: u64) -> Self {
+        Self::with_limits(seed, Limits::default())
+    }
+
+    /// A world at time zero.
+    pub fn with_limits(seed: u64, limits: Limits) -> Self {
+        let seed = Seed(seed);
+        let world = World {
+            exec: Arc::new(Exec::new(seed.stream("schedule"), limits)),
+            seed,
+            trace: Mutex::default(),
+            nodes: Mutex::default(),
+        };
+        Self {
+            world: Arc::new(world),
+        }
+    }
+
+    /// The seed; for streams of chance of one's own.
+    pub fn seed(&self) -> Seed {
+        self.world.seed
+    }
+
+    /// The living process of this name; a new one, if there is none or it crashed.
+    pub fn node(&self, name: &str) -> Node {
+        let (node, is_new) = self.find_or_start(name);
+        if is_new {
+            node.trace(&format_args!("started as number {}", node.incarnation));
+        }
+        node
+    }
+
+    fn find_or_start(&self, name: &str) -> (Node, bool) {
+        let mut nodes = lock(&self.world.nodes);
+        let former = nodes.latest.get(name);
+        if let Some(latest) = former.filter(|latest| !self.world.exec.has_ended(latest.owner)) {
+            let node = Node {
+                world: Arc::clone(&self.world),
+                owner: latest.owner,
+                name: name.into(),
+                incarnation: latest.incarnation,
+                entropy: Arc::clone(&latest.entropy),
+            };
+            return (node, false);
+        }
+        let incarnation = former.map_or(1, |latest| latest.incarnation + 1);
+        let owner = nodes.started;
+        let stream = format!("node {name} {incarnation}");
+        let entropy = Arc::new(self.world.seed.stream(&stream));
+        nodes.started += 1;
+        let latest = Latest {
+            owner,
+            incarnation,
+            entropy: Arc::clone(&entropy),
+        };
+        nodes.latest.insert(name.into(), latest);
+        let node = Node {
+            world: Arc::clone(&self.world),
+            owner,
+            name: name.into(),
+            incarnation,
+            entropy,
+        };
+        (node, true)
+    }
+
+    /// Runs everything until the future is done; it takes turns with the tasks, by the seed.
+    ///
+    /// # Errors
+    /// [`Halt`], where it cannot be done any more.
+    pub fn block_on<T>(&self, future: impl Future<Output = T>) -> Result<T, Halt> {
+        let tell = |panicked: &Panicked| self.tell(panicked);
+        self.world.exec.block_on(future, &tell)
+    }
+
+    /// Runs everything until nothing is left to do up to and at this moment.
+    ///
+    /// # Errors
+    /// [`Halt`], but no deadlock: where nothing can happen, the time comes all the same.
+    pub fn run_until(&self, at: Tick) -> Result<(), Halt> {
+        let tell = |panicked: &Panicked| self.tell(panicked);
+        self.world.exec.run_until(at, &tell)
+    }
+
+    /// [`Simulation::run_until`] so long from now.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn run_for(&self, duration: Duration) -> Result<(), Halt> {
+        self.run_until(self.now() + duration)
+    }
+
+    fn tell(&self, panicked: &Panicked) {
+        let Panicked { task, message, .. } = panicked;
+        self.world.trace(task, &format_args!("panicked: {message}"));
+    }
+
+    /// Virtual time.
+    pub fn now(&self) -> Tick {
+        self.world.exec.now()
+    }
+
+    /// How many times a task was polled.
+    pub fn steps(&self) -> u64 {
+        self.world.exec.steps()
+    }
+
+    /// The tasks that panicked, in order.
+    pub fn panics(&self) -> Vec<Panicked> {
+        self.world.exec.panics()
+    }
+
+    /// Writes an event of the world itself into the trace.
+    pub fn trace(&self, what: &dyn fmt::Display) {
+        self.world.trace("sim", what);
+    }
+
+    /// The trace so far.
+    pub fn trace_text(&self) -> String {
+        lock(&self.world.trace).text().to_owned()
+    }
+
+    /// The hash of the trace so far.
+    pub fn trace_hash(&self) -> u64 {
+        lock(&self.world.trace).hash()
+    }
+}
+
+impl Drop for Simulation {
+    /// Tasks hold the world that holds them: they end here, and can start no others.
+    fn drop(&mut self) {
+        self.world.exec.end_all();
+    }
+}
+
+#[cfg(test)]
+mod tests;
