@@ -7,6 +7,8 @@
 
 pub mod adapters;
 pub mod core;
+#[cfg(feature = "cli")]
+pub mod job_file;
 pub mod ledger;
 pub mod ports;
 pub mod shell;

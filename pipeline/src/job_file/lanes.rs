@@ -1,0 +1,282 @@
+//! What runs the items: the `[function]` and `[container]` tables.
+
+use std::time::Duration;
+
+use toml::Spanned;
+
+use crate::core::job::{
+    BATCH_ITEMS_MAX, ExecutorSpec, FUNCTION_TIMEOUT_DEFAULT, GRACE_DEFAULT, LaneSpec, OutputMode,
+};
+use crate::core::lane::Lane;
+
+use super::error::Code;
+use super::reading::{Fields, Origin, Problem, Reading};
+use super::{Executors, places, units};
+
+/// Executors that DESIGN names and this release does not have.
+const LATER: [&str; 4] = ["handler", "lambda", "docker", "ecs"];
+const KEYS: [&str; 10] = [
+    "command",
+    "max_object",
+    "max_items_per_batch",
+    "timeout",
+    "grace",
+    "output",
+    LATER[0],
+    LATER[1],
+    LATER[2],
+    LATER[3],
+];
+const OURS: usize = 6;
+const COMMAND_EXAMPLE: &str = "[\"./thumbnail\", \"{path}\"]";
+
+/// A lane, and where its table stands.
+pub(super) struct ReadLane {
+    pub(super) spec: LaneSpec,
+    pub(super) origin: Origin,
+    /// Where its `max_object` stands, or its table if it has none.
+    pub(super) max_object: Origin,
+}
+
+/// Reads a lane's table; nothing if it is not there or was refused.
+pub(super) fn read(
+    reading: &mut Reading<'_>,
+    job: &Fields<'_>,
+    lane: Lane,
+    executors: Executors,
+) -> Option<ReadLane> {
+    let title = format!("[{lane}]");
+    let Some(_) = job.get(lane.as_str()) else {
+        return absent(reading, lane, executors);
+    };
+    let (table, span) = reading.table(job, lane.as_str(), "{ command = [\"./work\"] }")?;
+    let names_later = LATER.iter().any(|key| table.contains_key(*key));
+    let known = if names_later {
+        &KEYS[..]
+    } else {
+        &KEYS[..OURS]
+    };
+    let fields = reading.open(&title, (table, span.clone()), known);
+
+    let executor = executor(reading, &fields, executors);
+    let object_bytes_max = max_object(reading, &fields);
+    let batch = batch(reading, &fields, lane);
+    let timeout_default = match lane {
+        Lane::Function => Some(FUNCTION_TIMEOUT_DEFAULT),
+        Lane::Container => None,
+    };
+    let timeout = timeout(reading, &fields, timeout_default);
+    let grace = match fields.get("grace") {
+        Some(_) => duration(reading, &fields, "grace"),
+        None => Some(GRACE_DEFAULT),
+    };
+    let output = match fields.get("output") {
+        Some(_) => {
+            let words = [("keep", OutputMode::Keep), ("none", OutputMode::None)];
+            reading.word(&fields, "output", &words)
+        }
+        None => Some(OutputMode::Keep),
+    };
+    let max_object_origin = match fields.get("max_object") {
+        Some(value) => Origin::File(value.span()),
+        None => Origin::File(span.clone()),
+    };
+    let spec = LaneSpec {
+        executor: executor?,
+        object_bytes_max: object_bytes_max?,
+        max_items_per_batch: batch?,
+        timeout: timeout?,
+        grace: grace?,
+        output: output?,
+    };
+    Some(ReadLane {
+        spec,
+        origin: Origin::File(span),
+        max_object: max_object_origin,
+    })
+}
+
+fn absent(reading: &mut Reading<'_>, lane: Lane, executors: Executors) -> Option<ReadLane> {
+    match (lane, executors) {
+        (Lane::Container, _) => None,
+        (Lane::Function, Executors::InProcess) => Some(ReadLane {
+            spec: LaneSpec {
+                executor: ExecutorSpec::InProcess,
+                object_bytes_max: None,
+                max_items_per_batch: 1,
+                timeout: Some(FUNCTION_TIMEOUT_DEFAULT),
+                grace: GRACE_DEFAULT,
+                output: OutputMode::Keep,
+            },
+            origin: Origin::Whole,
+            max_object: Origin::Whole,
+        }),
+        (Lane::Function, Executors::Commands) => {
+            let message = "the job says not what to run: it has no [function]";
+            let help = format!("add [function] with command = {COMMAND_EXAMPLE}");
+            reading.refuse(Origin::Whole, Problem::new(Code::Missing, message, help));
+            None
+        }
+    }
+}
+
+fn executor(
+    reading: &mut Reading<'_>,
+    fields: &Fields<'_>,
+    executors: Executors,
+) -> Option<ExecutorSpec> {
+    let mut is_refused = false;
+    for key in LATER.into_iter().filter(|key| fields.get(key).is_some()) {
+        is_refused = true;
+        if fields.get("command").is_some() {
+            let message = format!("{} has both `command` and `{key}`", fields.title);
+            let help = "keep `command`; a lane has exactly one executor";
+            reading.refuse_at(
+                fields.key_span(key),
+                Problem::new(Code::Conflict, message, help),
+            );
+            continue;
+        }
+        let message = format!("`{key}` is not in this release");
+        let help = format!("run a program instead: command = {COMMAND_EXAMPLE}");
+        reading.refuse_at(
+            fields.key_span(key),
+            Problem::new(Code::NotYet, message, help),
+        );
+    }
+    if fields.get("command").is_none() {
+        if is_refused {
+            return None;
+        }
+        if executors == Executors::InProcess {
+            return Some(ExecutorSpec::InProcess);
+        }
+        let help = format!("say what to run: command = {COMMAND_EXAMPLE}");
+        reading.require(fields, "command", &help);
+        return None;
+    }
+    let argv = command(reading, fields)?;
+    (!is_refused).then(|| ExecutorSpec::Command {
+        argv,
+        cwd: reading.base.to_path_buf(),
+    })
+}
+
+/// argv as it is written; only the program's own path is filled in: `${…}` in an argument may be
+/// meant for a shell that the program is.
+fn command(reading: &mut Reading<'_>, fields: &Fields<'_>) -> Option<Vec<String>> {
+    if let Some(value) = fields.get("command")
+        && let Some(line) = value.get_ref().as_str()
+    {
+        let words: Vec<String> = line
+            .split_whitespace()
+            .map(|word| format!("{word:?}"))
+            .collect();
+        let message = "`command` must be a list: the program, then its arguments";
+        let help = format!(
+            "write command = [{}], or command = [\"sh\", \"-c\", {line:?}]",
+            words.join(", ")
+        );
+        reading.refuse_at(value.span(), Problem::new(Code::WrongType, message, help));
+        return None;
+    }
+    let words = reading.texts(fields, "command", COMMAND_EXAMPLE)?;
+    let mut argv = Vec::new();
+    for (index, word) in words.get_ref().iter().enumerate() {
+        let text = match index {
+            0 => {
+                let program = places::expand(word.get_ref(), reading.env);
+                reading.take(word.span(), program)?
+            }
+            _ => (*word.get_ref()).to_owned(),
+        };
+        if text.contains('\0') || (index == 0 && text.is_empty()) {
+            let message = "an argument holds a NUL character, or the program has no name";
+            let problem = Problem::new(
+                Code::BadForm,
+                message,
+                "name a program, and pass plain text",
+            );
+            reading.refuse_at(word.span(), problem);
+            return None;
+        }
+        argv.push(text);
+    }
+    Some(argv)
+}
+
+fn max_object(reading: &mut Reading<'_>, fields: &Fields<'_>) -> Option<Option<u64>> {
+    let Some(value) = fields.get("max_object") else {
+        return Some(None);
+    };
+    if value.get_ref().is_integer() {
+        return reading
+            .whole(fields, "max_object", 0..=i64::MAX as u64)
+            .map(Some);
+    }
+    let text = reading.text(fields, "max_object", "\"64 MiB\"")?;
+    let size = units::size(text.get_ref()).map_err(|message| {
+        let help = "write a number with a unit, such as \"64 MiB\", \"500 KB\" or \"2 GiB\"";
+        Problem::new(Code::BadUnit, message, help)
+    });
+    reading.take(text.span(), size).map(Some)
+}
+
+fn batch(reading: &mut Reading<'_>, fields: &Fields<'_>, lane: Lane) -> Option<u32> {
+    const KEY: &str = "max_items_per_batch";
+    let Some(value) = fields.get(KEY) else {
+        return Some(1);
+    };
+    let items = reading.whole(fields, KEY, 1..=u64::from(BATCH_ITEMS_MAX))?;
+    if lane == Lane::Container && items > 1 {
+        let message = "an item of the container lane goes alone";
+        let help = "remove it here; [function] may have it";
+        reading.refuse_at(value.span(), Problem::new(Code::Conflict, message, help));
+        return None;
+    }
+    Some(u32::try_from(items).expect("at most BATCH_ITEMS_MAX"))
+}
+
+fn timeout(
+    reading: &mut Reading<'_>,
+    fields: &Fields<'_>,
+    default: Option<Duration>,
+) -> Option<Option<Duration>> {
+    let Some(value) = fields.get("timeout") else {
+        return Some(default);
+    };
+    if value.get_ref().as_str() == Some("none") {
+        return Some(None);
+    }
+    let timeout = duration(reading, fields, "timeout")?;
+    if timeout.is_zero() {
+        let message = "no call ends within no time";
+        let help = "write a longer one, or \"none\" for calls that may run as long as they like";
+        reading.refuse_at(value.span(), Problem::new(Code::OutOfBounds, message, help));
+        return None;
+    }
+    Some(Some(timeout))
+}
+
+/// A duration that is there.
+pub(super) fn duration(
+    reading: &mut Reading<'_>,
+    fields: &Fields<'_>,
+    key: &str,
+) -> Option<Duration> {
+    const HELP: &str = "write a number with a unit, such as \"30s\", \"5min\" or \"2h\"";
+    let value = fields.get(key)?;
+    if let Some(integer) = value.get_ref().as_integer() {
+        let message = format!("`{key}` has no unit");
+        let help = format!(
+            "write {key} = \"{}s\" if seconds are meant",
+            integer.as_str()
+        );
+        reading.refuse_at(value.span(), Problem::new(Code::BadUnit, message, help));
+        return None;
+    }
+    let text: Spanned<&str> = reading.text(fields, key, "\"30s\"")?;
+    let duration = units::duration(text.get_ref())
+        .map_err(|message| Problem::new(Code::BadUnit, message, HELP));
+    reading.take(text.span(), duration)
+}
