@@ -1,1 +1,4 @@
-//! adapters
+//! Touch the world: implementations of the ports.
+
+#[cfg(feature = "aws")]
+pub mod aws;
