@@ -1,4 +1,14 @@
-//! Touch the world: implementations of the ports.
+//! The ports' implementations that touch the world, each behind its feature; the in-process ones need
+//! none.
+//!
+//! Adapters are mechanical: they know how a store says things, never what the ledger means by them.
+
+pub(crate) mod bounds;
+pub mod memory;
 
 #[cfg(feature = "aws")]
 pub mod aws;
+#[cfg(feature = "local")]
+pub mod directory;
+#[cfg(feature = "sqlite")]
+pub mod sqlite;

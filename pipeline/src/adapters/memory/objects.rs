@@ -1,0 +1,229 @@
+//! `Objects` in memory: any key, appends, and a pin that changes with every write.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::Cursor;
+use std::ops::Bound;
+use std::sync::{Arc, Mutex};
+
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+
+use super::lock;
+use crate::core::item::{Object, Pin};
+use crate::ports::objects::{Listing, Objects, ObjectsError, ObjectsProfile, Reader, Upload};
+
+#[derive(Clone, Default)]
+struct Stored {
+    /// As they were written; an append adds one.
+    chunks: Vec<Bytes>,
+    size_bytes: u64,
+    /// The number of the write that left it so.
+    write: u64,
+}
+
+#[derive(Default)]
+struct State {
+    objects: BTreeMap<Arc<[u8]>, Stored>,
+    /// How many writes there were.
+    writes: u64,
+}
+
+/// A store in memory. Clones share it.
+#[derive(Clone, Default)]
+pub struct MemoryObjects {
+    state: Arc<Mutex<State>>,
+}
+
+impl fmt::Debug for MemoryObjects {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryObjects")
+            .field("objects", &lock(&self.state).objects.len())
+            .finish_non_exhaustive()
+    }
+}
+
+fn pin_of(write: u64) -> Pin {
+    Pin {
+        etag: format!("w{write}").into(),
+        version: None,
+    }
+}
+
+fn named(key: &[u8]) -> String {
+    String::from_utf8_lossy(key).into_owned()
+}
+
+impl Stored {
+    fn object(&self, key: &Arc<[u8]>) -> Object {
+        Object {
+            key: key.clone(),
+            size_bytes: self.size_bytes,
+            pin: pin_of(self.write),
+        }
+    }
+
+    fn range(&self, start: u64, end: Option<u64>) -> Bytes {
+        let clip = |at: u64| usize::try_from(at.min(self.size_bytes)).unwrap_or(usize::MAX);
+        let end = clip(end.unwrap_or(u64::MAX));
+        let start = clip(start).min(end);
+        if let [whole] = self.chunks.as_slice() {
+            return whole.slice(start..end);
+        }
+        let mut bytes = BytesMut::with_capacity(end - start);
+        let mut chunk_start = 0;
+        for chunk in &self.chunks {
+            let from = start.saturating_sub(chunk_start).min(chunk.len());
+            let to = end.saturating_sub(chunk_start).min(chunk.len());
+            bytes.extend_from_slice(&chunk[from..to]);
+            chunk_start += chunk.len();
+        }
+        bytes.freeze()
+    }
+}
+
+impl State {
+    fn put(&mut self, key: &[u8], chunks: Vec<Bytes>) -> Pin {
+        self.writes += 1;
+        let stored = Stored {
+            size_bytes: chunks.iter().map(|chunk| chunk.len() as u64).sum(),
+            chunks,
+            write: self.writes,
+        };
+        self.objects.insert(key.into(), stored);
+        pin_of(self.writes)
+    }
+}
+
+impl MemoryObjects {
+    /// An empty store.
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
+#[async_trait]
+impl Objects for MemoryObjects {
+    fn profile(&self) -> ObjectsProfile {
+        ObjectsProfile {
+            append: true,
+            any_key: true,
+        }
+    }
+
+    async fn list(
+        &self,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Listing, ObjectsError> {
+        let start = match after {
+            Some(after) if after >= prefix => Bound::Excluded(after),
+            Some(_) | None => Bound::Included(prefix),
+        };
+        let state = lock(&self.state);
+        let mut found = state
+            .objects
+            .range::<[u8], _>((start, Bound::Unbounded))
+            .take_while(|(key, _)| key.starts_with(prefix));
+        let objects = found
+            .by_ref()
+            .take(limit)
+            .map(|(key, stored)| stored.object(key))
+            .collect();
+        Ok(Listing {
+            objects,
+            more: found.next().is_some(),
+        })
+    }
+
+    async fn head(&self, key: &[u8]) -> Result<Object, ObjectsError> {
+        let state = lock(&self.state);
+        let found = state.objects.get_key_value(key);
+        found
+            .map(|(key, stored)| stored.object(key))
+            .ok_or_else(|| ObjectsError::NotFound(named(key)))
+    }
+
+    async fn get(
+        &self,
+        key: &[u8],
+        start: u64,
+        end: Option<u64>,
+        pin: Option<&Pin>,
+    ) -> Result<Reader, ObjectsError> {
+        let state = lock(&self.state);
+        let Some(stored) = state.objects.get(key) else {
+            return Err(ObjectsError::NotFound(named(key)));
+        };
+        if pin.is_some_and(|pin| *pin != pin_of(stored.write)) {
+            return Err(ObjectsError::Changed(named(key)));
+        }
+        Ok(Box::pin(Cursor::new(stored.range(start, end))))
+    }
+
+    async fn put(&self, key: &[u8], bytes: Bytes) -> Result<Pin, ObjectsError> {
+        Ok(lock(&self.state).put(key, vec![bytes]))
+    }
+
+    async fn put_if_absent(&self, key: &[u8], bytes: Bytes) -> Result<Pin, ObjectsError> {
+        let mut state = lock(&self.state);
+        if state.objects.contains_key(key) {
+            return Err(ObjectsError::Exists(named(key)));
+        }
+        Ok(state.put(key, vec![bytes]))
+    }
+
+    async fn upload(&self, key: &[u8]) -> Result<Box<dyn Upload>, ObjectsError> {
+        Ok(Box::new(MemoryUpload {
+            state: self.state.clone(),
+            key: key.to_vec(),
+            chunks: Vec::new(),
+        }))
+    }
+
+    async fn append(&self, key: &[u8], bytes: Bytes) -> Result<u64, ObjectsError> {
+        let mut state = lock(&self.state);
+        state.writes += 1;
+        let write = state.writes;
+        let stored = state.objects.entry(key.into()).or_default();
+        let offset = stored.size_bytes;
+        stored.size_bytes += bytes.len() as u64;
+        stored.chunks.push(bytes);
+        stored.write = write;
+        Ok(offset)
+    }
+
+    async fn delete(&self, key: &[u8]) -> Result<(), ObjectsError> {
+        lock(&self.state).objects.remove(key);
+        Ok(())
+    }
+
+    fn path(&self, _: &[u8]) -> Option<PathBuf> {
+        None
+    }
+}
+
+struct MemoryUpload {
+    state: Arc<Mutex<State>>,
+    key: Vec<u8>,
+    chunks: Vec<Bytes>,
+}
+
+#[async_trait]
+impl Upload for MemoryUpload {
+    async fn add(&mut self, bytes: Bytes) -> Result<(), ObjectsError> {
+        self.chunks.push(bytes);
+        Ok(())
+    }
+
+    async fn complete(self: Box<Self>) -> Result<Pin, ObjectsError> {
+        Ok(lock(&self.state).put(&self.key, self.chunks))
+    }
+
+    async fn abort(self: Box<Self>) -> Result<(), ObjectsError> {
+        Ok(())
+    }
+}
