@@ -12,6 +12,7 @@ use aws_sdk_sqs::types::{
 
 use super::classify::Fault;
 use super::config::{Clients, long_poll_timeouts};
+use crate::adapters::bounds::queue as bounds;
 use crate::ports::queue::{Handle, Outgoing, Rejected};
 use crate::ports::{Message, Queue, QueueError, QueueProfile};
 
@@ -21,12 +22,6 @@ const PROFILE: QueueProfile = QueueProfile {
     wait_max: Duration::from_secs(20),
     body_bytes_max: 1024 * 1024,
 };
-
-/// "SendMessage", DelaySeconds.
-const DELAY_MAX: Duration = Duration::from_mins(15);
-
-/// "Amazon SQS visibility timeout".
-const VISIBILITY_MAX: Duration = Duration::from_hours(12);
 
 /// One SQS queue, a standard one.
 ///
@@ -76,13 +71,15 @@ impl Queue for SqsQueue {
         wait: Duration,
         visibility: Duration,
     ) -> Result<Vec<Message>, QueueError> {
+        check_batch(max)?;
+        bounds::check_receive(max, wait, visibility)?;
         let answer = self
             .receiving
             .receive_message()
             .queue_url(&self.url)
-            .max_number_of_messages(max.clamp(1, PROFILE.batch_max) as i32)
-            .wait_time_seconds(seconds(wait, PROFILE.wait_max))
-            .visibility_timeout(seconds(visibility, VISIBILITY_MAX))
+            .max_number_of_messages(max as i32)
+            .wait_time_seconds(seconds(wait))
+            .visibility_timeout(seconds(visibility))
             .message_system_attribute_names(MessageSystemAttributeName::ApproximateReceiveCount)
             .send()
             .await
@@ -92,28 +89,33 @@ impl Queue for SqsQueue {
     }
 
     async fn send(&self, batch: Vec<Outgoing>) -> Result<Vec<Rejected>, QueueError> {
-        if !fits(batch.len())? {
-            return Ok(Vec::new());
-        }
+        check_batch(batch.len())?;
         let mut request = self.client.send_message_batch().queue_url(&self.url);
+        let mut refused = Vec::new();
         for (index, outgoing) in batch.into_iter().enumerate() {
+            // SQS would refuse the whole batch for one bad entry.
+            if let Some(reason) = bounds::problem(&outgoing) {
+                refused.push(Rejected { index, reason });
+                continue;
+            }
             let entry = SendMessageBatchRequestEntry::builder()
                 .id(index.to_string())
                 .message_body(outgoing.body)
-                .delay_seconds(seconds(outgoing.delay, DELAY_MAX))
+                .delay_seconds(seconds(outgoing.delay))
                 .build()
                 .expect("id and body are set");
             request = request.entries(entry);
         }
+        if request.get_entries().is_none() {
+            return Ok(refused);
+        }
         let answer = request.send().await;
         let answer = answer.map_err(|error| Fault::of(&error).queue())?;
-        Ok(rejected(&answer.failed, &Distinct::none()))
+        Ok(rejected(refused, &answer.failed, &Distinct::none()))
     }
 
     async fn delete(&self, handles: Vec<Handle>) -> Result<Vec<Rejected>, QueueError> {
-        if !fits(handles.len())? {
-            return Ok(Vec::new());
-        }
+        check_batch(handles.len())?;
         let distinct = Distinct::of(handles.iter());
         let mut request = self.client.delete_message_batch().queue_url(&self.url);
         for (index, handle) in handles.into_iter().enumerate() {
@@ -129,32 +131,38 @@ impl Queue for SqsQueue {
         }
         let answer = request.send().await;
         let answer = answer.map_err(|error| Fault::of(&error).queue())?;
-        Ok(rejected(&answer.failed, &distinct))
+        Ok(rejected(Vec::new(), &answer.failed, &distinct))
     }
 
     async fn change_visibility(
         &self,
         entries: Vec<(Handle, Duration)>,
     ) -> Result<Vec<Rejected>, QueueError> {
-        if !fits(entries.len())? {
-            return Ok(Vec::new());
-        }
+        check_batch(entries.len())?;
         let mut request = self
             .client
             .change_message_visibility_batch()
             .queue_url(&self.url);
+        let mut refused = Vec::new();
         for (index, (handle, visibility)) in entries.into_iter().enumerate() {
+            if let Err(reason) = bounds::check_visibility(visibility) {
+                refused.push(Rejected { index, reason });
+                continue;
+            }
             let entry = ChangeMessageVisibilityBatchRequestEntry::builder()
                 .id(index.to_string())
                 .receipt_handle(handle.0)
-                .visibility_timeout(seconds(visibility, VISIBILITY_MAX))
+                .visibility_timeout(seconds(visibility))
                 .build()
                 .expect("id and handle are set");
             request = request.entries(entry);
         }
+        if request.get_entries().is_none() {
+            return Ok(refused);
+        }
         let answer = request.send().await;
         let answer = answer.map_err(|error| Fault::of(&error).queue())?;
-        Ok(rejected(&answer.failed, &Distinct::none()))
+        Ok(rejected(refused, &answer.failed, &Distinct::none()))
     }
 }
 
@@ -194,9 +202,12 @@ impl Distinct {
     }
 }
 
-/// The failed entries by their index, ascending.
-fn rejected(failed: &[BatchResultErrorEntry], distinct: &Distinct) -> Vec<Rejected> {
-    let mut rejected = Vec::new();
+/// The failed entries by their index, ascending; `rejected` already holds those that were not sent.
+fn rejected(
+    mut rejected: Vec<Rejected>,
+    failed: &[BatchResultErrorEntry],
+    distinct: &Distinct,
+) -> Vec<Rejected> {
     for entry in failed {
         // An id that is not ours would be the service's mistake; nothing can be said about it.
         let Ok(index) = entry.id.parse() else {
@@ -226,21 +237,20 @@ fn message(received: aws_sdk_sqs::types::Message) -> Message {
 }
 
 /// SQS counts whole seconds: rounded up, so that a short wait never becomes a busy loop and nothing
-/// shows earlier than asked.
-fn seconds(duration: Duration, most: Duration) -> i32 {
-    let whole = duration.min(most).as_millis().div_ceil(1000);
-    whole as i32
+/// shows earlier than asked. Bounds are checked before.
+fn seconds(duration: Duration) -> i32 {
+    duration.as_millis().div_ceil(1000) as i32
 }
 
-/// Whether there is anything to do.
-fn fits(entries: usize) -> Result<bool, QueueError> {
-    if entries > PROFILE.batch_max {
+/// Refuses a batch that is empty or too large.
+fn check_batch(entries: usize) -> Result<(), QueueError> {
+    if entries == 0 || entries > PROFILE.batch_max {
         let most = PROFILE.batch_max;
         return Err(QueueError::Refused(format!(
-            "a batch of {entries} entries, where SQS takes at most {most}"
+            "a batch has 1 to {most} entries in SQS, this one {entries}"
         )));
     }
-    Ok(entries > 0)
+    Ok(())
 }
 
 fn named(name: &str, error: QueueError) -> QueueError {
@@ -272,24 +282,22 @@ mod tests {
             .filter(|index| distinct.stands_for_itself(*index))
             .collect();
         assert_eq!(sent, [0, 1, 3]);
-        let told = rejected(&[failed("3"), failed("0")], &distinct);
+        let told = rejected(Vec::new(), &[failed("3"), failed("0")], &distinct);
         let indexes: Vec<usize> = told.iter().map(|one| one.index).collect();
         assert_eq!(indexes, [0, 2, 3]);
     }
 
     #[test]
-    fn seconds_are_rounded_up_and_bounded() {
-        let wait = |duration| seconds(duration, PROFILE.wait_max);
-        assert_eq!(wait(Duration::ZERO), 0);
-        assert_eq!(wait(Duration::from_millis(1)), 1);
-        assert_eq!(wait(Duration::from_secs(2)), 2);
-        assert_eq!(wait(Duration::MAX), 20);
+    fn seconds_are_rounded_up() {
+        assert_eq!(seconds(Duration::ZERO), 0);
+        assert_eq!(seconds(Duration::from_millis(1)), 1);
+        assert_eq!(seconds(Duration::from_secs(2)), 2);
     }
 
     #[test]
-    fn an_empty_batch_asks_nothing_and_a_large_one_is_refused() {
-        assert_eq!(fits(0), Ok(false));
-        assert_eq!(fits(10), Ok(true));
-        assert!(matches!(fits(11), Err(QueueError::Refused(_))));
+    fn a_batch_is_of_one_to_ten() {
+        assert!(matches!(check_batch(0), Err(QueueError::Refused(_))));
+        assert_eq!(check_batch(10), Ok(()));
+        assert!(matches!(check_batch(11), Err(QueueError::Refused(_))));
     }
 }

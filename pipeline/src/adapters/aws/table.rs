@@ -19,6 +19,7 @@ use super::config::Clients;
 use super::expression::{
     PK, SK, Words, item, key_attributes, read, refuse_key_attributes, refused,
 };
+use crate::adapters::bounds::table as bounds;
 use crate::ports::table::{Change, QueryPage};
 use crate::ports::{
     Condition, Consistency, Key, Query, Row, Table, TableError, TableProfile, Update, Write,
@@ -169,6 +170,7 @@ impl Table for DynamoTable {
     }
 
     async fn get(&self, key: &Key, consistency: Consistency) -> Result<Option<Row>, TableError> {
+        bounds::check_key(key)?;
         let answer = self
             .reading
             .get_item()
@@ -185,6 +187,7 @@ impl Table for DynamoTable {
     }
 
     async fn write(&self, write: Write) -> Result<Option<Row>, TableError> {
+        bounds::check_write(&write)?;
         refuse_key_attributes(&write)?;
         match write.change {
             Change::Put(row) => self.put(write.key, &write.when, row).await.map(Some),
@@ -198,16 +201,7 @@ impl Table for DynamoTable {
     }
 
     async fn transact(&self, token: &str, writes: Vec<Write>) -> Result<(), TableError> {
-        if writes.is_empty() {
-            return Ok(());
-        }
-        let most = self.profile.transact_writes_max;
-        if writes.len() > most {
-            let count = writes.len();
-            return Err(refused(&format!(
-                "a transaction of {count} writes, where this endpoint takes at most {most}"
-            )));
-        }
+        bounds::check_transaction(self.profile, &writes)?;
         let mut actions = Vec::with_capacity(writes.len());
         for write in writes {
             refuse_key_attributes(&write)?;
@@ -235,6 +229,7 @@ impl Table for DynamoTable {
     }
 
     async fn query(&self, query: Query) -> Result<QueryPage, TableError> {
+        bounds::check_query(&query)?;
         let Some(range) = Range::of(&query) else {
             return Ok(QueryPage::default());
         };
@@ -253,7 +248,7 @@ impl Table for DynamoTable {
             .expression_attribute_values(":from", AttributeValue::S(range.from.to_owned()))
             .expression_attribute_values(":to", AttributeValue::S(range.to.to_owned()))
             .set_exclusive_start_key(start)
-            .limit(i32::try_from(query.limit).unwrap_or(i32::MAX).max(1))
+            .limit(i32::try_from(query.limit).unwrap_or(i32::MAX))
             .consistent_read(is_strong(query.consistency))
             .send()
             .await
