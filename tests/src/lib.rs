@@ -1,1 +1,3 @@
+//! What several of the suite's checks share: the contracts of the ports, for whoever implements them.
 
+pub mod contract;

@@ -1,4 +1,5 @@
-//! One test binary for everything that needs more than one crate.
+//! The one test binary: one build, one link, every check of the outside.
 
+mod contract_arms;
 mod emulator_arms;
 mod emulator_aws;
