@@ -1,1 +1,18 @@
+//! The stage: an emulator of SQS, DynamoDB and S3 for tests to play on.
+//!
+//! [`Stage::find`] takes an endpoint that is there, or starts one, says which it took, and leaves
+//! nothing behind when the test process is gone, however it went. What an emulator does differently
+//! from AWS stands in its [`Profile`], so that tests adapt in the open instead of being skipped.
 
+pub mod choice;
+mod docker;
+mod endpoint;
+mod ministack;
+pub mod profile;
+mod provision;
+mod watchdog;
+
+pub use choice::Choice;
+pub use endpoint::{Emulator, NoEndpoint, Stage};
+pub use profile::{Kind, Profile};
+pub use provision::ProvisionError;

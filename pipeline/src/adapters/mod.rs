@@ -6,6 +6,8 @@
 pub(crate) mod bounds;
 pub mod memory;
 
+#[cfg(feature = "aws")]
+pub mod aws;
 #[cfg(feature = "local")]
 pub mod command;
 #[cfg(feature = "local")]

@@ -1,3 +1,5 @@
 //! The one test binary: one build, one link, every check of the outside.
 
 mod contract_arms;
+mod emulator_arms;
+mod emulator_aws;

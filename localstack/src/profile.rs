@@ -1,0 +1,46 @@
+//! What each emulator does differently from AWS, as far as a test of ours meets it.
+//!
+//! A difference stands here with what was seen, and a test that meets it asks the profile: so a
+//! difference that goes away shows as a failing test, and none is skipped in silence.
+
+/// Which emulator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// LocalStack 4.14.0, the last that needs no token, with AWS's own DynamoDB Local.
+    LocalStack,
+    /// MiniStack 1.5.33.
+    MiniStack,
+    /// Whatever answers at a URL somebody gave.
+    Unknown,
+}
+
+/// What an endpoint can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Profile {
+    /// Writes in one transaction: AWS takes 100. The DynamoDB Local of 2020, which our own image of
+    /// LocalStack carries, takes 10 and answers 11 with a ValidationException.
+    pub transact_writes_max: usize,
+}
+
+impl Kind {
+    /// Its name, for people.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::LocalStack => "LocalStack",
+            Self::MiniStack => "MiniStack",
+            Self::Unknown => "an endpoint of unknown kind",
+        }
+    }
+
+    /// What it can do; of one we do not know, the least that any can.
+    pub fn profile(self) -> Profile {
+        match self {
+            Self::LocalStack | Self::Unknown => Profile {
+                transact_writes_max: 10,
+            },
+            Self::MiniStack => Profile {
+                transact_writes_max: 100,
+            },
+        }
+    }
+}

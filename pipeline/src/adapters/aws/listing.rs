@@ -1,0 +1,62 @@
+//! Keys out of a listing: S3 is asked to encode them, since XML cannot carry every character a key may
+//! have ("ListObjectsV2", EncodingType).
+//!
+//! Pure.
+
+/// A key as the listing spells it: `+` is a space, `%XX` a byte.
+///
+/// A `%` without two digits after it stands for itself: nothing is lost, whoever encoded badly.
+pub(super) fn decoded(spelled: &str) -> Vec<u8> {
+    let mut key = Vec::with_capacity(spelled.len());
+    let mut rest = spelled.as_bytes();
+    while let Some((&byte, behind)) = rest.split_first() {
+        rest = behind;
+        match (byte, escaped(behind)) {
+            (b'%', Some(byte)) => {
+                key.push(byte);
+                rest = &behind[2..];
+            }
+            (b'+', _) => key.push(b' '),
+            (byte, _) => key.push(byte),
+        }
+    }
+    key
+}
+
+/// The byte that the next two hexadecimal digits say.
+fn escaped(text: &[u8]) -> Option<u8> {
+    let digit = |index: usize| char::from(*text.get(index)?).to_digit(16);
+    let byte = digit(0)? * 16 + digit(1)?;
+    u8::try_from(byte).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn both_spellings_of_a_space_and_a_plus_come_out_right() {
+        assert_eq!(decoded("a+b%2Bc.txt"), b"a b+c.txt");
+        assert_eq!(decoded("a%20b%2Bc.txt"), b"a b+c.txt");
+        assert_eq!(decoded("in%2Fä%0A//.."), "in/ä\n//..".as_bytes());
+    }
+
+    #[test]
+    fn a_lone_percent_stands_for_itself() {
+        assert_eq!(decoded("100%"), b"100%");
+        assert_eq!(decoded("%zz%4"), b"%zz%4");
+    }
+
+    proptest! {
+        #[test]
+        fn any_key_comes_out_as_it_went_in(key in proptest::collection::vec(any::<u8>(), 0..64)) {
+            let spelled: String = key.iter().map(|byte| match byte {
+                b' ' => "+".to_owned(),
+                byte if byte.is_ascii_alphanumeric() => char::from(*byte).to_string(),
+                byte => format!("%{byte:02X}"),
+            }).collect();
+            prop_assert_eq!(decoded(&spelled), key);
+        }
+    }
+}

@@ -1,0 +1,20 @@
+//! The ports on AWS, or on an emulator of it: `Table` on DynamoDB, `Queue` on SQS, `Objects` on S3.
+//!
+//! Thin and mechanical: no rule of the ledger lives here. Each file turns one port's words into the
+//! service's and its answers back; [`classify`] alone decides what a failure means.
+
+mod blueprint;
+mod classify;
+pub mod config;
+mod expression;
+mod listing;
+mod objects;
+mod queue;
+mod table;
+mod upload;
+
+pub use blueprint::{ApplyError, Blueprint, Found};
+pub use config::{Clients, Endpoint, Identity};
+pub use objects::S3Objects;
+pub use queue::SqsQueue;
+pub use table::DynamoTable;
