@@ -213,7 +213,11 @@ fn decode(key: &Key, number: u32, row: &Row) -> Result<Part, LedgerError> {
 impl Progress {
     /// The names between which this shard's unsettled pages lie, but for the stragglers.
     pub fn range(&self) -> (String, String) {
-        let from = if self.low.is_empty() { " ".to_owned() } else { self.low.clone() };
+        let from = if self.low.is_empty() {
+            " ".to_owned()
+        } else {
+            self.low.clone()
+        };
         (from, format!("{:08}-~", self.dispatched.saturating_sub(1)))
     }
 }

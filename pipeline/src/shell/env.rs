@@ -162,7 +162,10 @@ pub type RunHandle = Arc<OpenRunHandle>;
 impl OpenRunHandle {
     /// The rules of one lane.
     pub fn rules(&self, lane: Lane) -> Rules {
-        let batch = self.job.lane(lane).map_or(1, |spec| spec.max_items_per_batch as usize);
+        let batch = self
+            .job
+            .lane(lane)
+            .map_or(1, |spec| spec.max_items_per_batch as usize);
         let escalation = match (lane, &self.job.container) {
             (Lane::Function, Some(_)) => Escalation::Possible,
             (Lane::Function, None) | (Lane::Container, _) => Escalation::None,
@@ -178,7 +181,11 @@ impl OpenRunHandle {
 
     /// At max concurrency 1 items run in input order.
     pub fn order(&self) -> Order {
-        if self.job.max_concurrency == 1 { Order::Kept } else { Order::Free }
+        if self.job.max_concurrency == 1 {
+            Order::Kept
+        } else {
+            Order::Free
+        }
     }
 
     /// What was last learned.
@@ -231,7 +238,10 @@ impl Env {
         opener: Arc<dyn OpenRun>,
         settings: Settings,
     ) -> Arc<Self> {
-        let empty = Lane::ALL.into_iter().map(|lane| (lane, AtomicBool::new(true))).collect();
+        let empty = Lane::ALL
+            .into_iter()
+            .map(|lane| (lane, AtomicBool::new(true)))
+            .collect();
         Arc::new(Self {
             ledger,
             runtime,
@@ -249,7 +259,12 @@ impl Env {
 
     /// The runs this session knows.
     pub fn known_runs(&self) -> Vec<RunHandle> {
-        self.runs.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+        self.runs
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .values()
+            .cloned()
+            .collect()
     }
 
     /// A run, opened if it is not known yet. While it is known it is judged here too, so that its
@@ -258,7 +273,12 @@ impl Env {
     /// # Errors
     /// Why it cannot be worked on.
     pub async fn open_run(self: &Arc<Self>, run: &RunId) -> Result<RunHandle, OpenError> {
-        let known = self.runs.lock().unwrap_or_else(PoisonError::into_inner).get(run).cloned();
+        let known = self
+            .runs
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(run)
+            .cloned();
         if let Some(handle) = known {
             return Ok(handle);
         }
@@ -285,7 +305,10 @@ impl Env {
         let (env, judged) = (self.clone(), handle.clone());
         let judge = async move {
             super::judge::judge(&env, &judged).await;
-            env.runs.lock().unwrap_or_else(PoisonError::into_inner).remove(&judged.id);
+            env.runs
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .remove(&judged.id);
         };
         self.runtime.spawn.spawn("judge", Box::pin(judge));
         Ok(handle)
@@ -293,7 +316,9 @@ impl Env {
 
     /// Whether the lane's queue last answered with nothing.
     pub fn lane_is_empty(&self, lane: Lane) -> bool {
-        self.empty.get(&lane).is_some_and(|empty| empty.load(Ordering::Relaxed))
+        self.empty
+            .get(&lane)
+            .is_some_and(|empty| empty.load(Ordering::Relaxed))
     }
 
     /// Notes what the lane's queue answered.

@@ -118,8 +118,10 @@ pub async fn compile(
     wait_until_unheld(run, runtime).await?;
     let mut directory = prefix.to_vec();
     directory.extend_from_slice(format!("{}/", run.row.id).as_bytes());
-    let mut files: Vec<Files<'_>> =
-        KINDS.iter().map(|kind| Files::new(results, &directory, kind)).collect();
+    let mut files: Vec<Files<'_>> = KINDS
+        .iter()
+        .map(|kind| Files::new(results, &directory, kind))
+        .collect();
     let mut next = 0;
     loop {
         let parts = run.parts(next).await?;
@@ -151,7 +153,9 @@ pub async fn compile(
     key.extend_from_slice(b"manifest.json");
     let text = serde_json::to_vec_pretty(&manifest).expect("plain data serialises");
     results.put(&key, Bytes::from(text)).await?;
-    run.ledger.compiled(&run.row.id, now.row.state.generation).await?;
+    run.ledger
+        .compiled(&run.row.id, now.row.state.generation)
+        .await?;
     Ok(manifest)
 }
 
@@ -184,8 +188,9 @@ async fn outputs_of(
             "a settled page has no pending item"
         );
         for stretch in &held.page.outputs {
-            let lines =
-                outputs::read(&run.stores, stretch).await.map_err(CompileError::Outputs)?;
+            let lines = outputs::read(&run.stores, stretch)
+                .await
+                .map_err(CompileError::Outputs)?;
             for line in lines {
                 if let Ok(item) = line.item.parse() {
                     outputs.insert(item, line.output);
@@ -198,9 +203,14 @@ async fn outputs_of(
 
 fn record(item: &ItemView, output: Option<&RawValue>) -> Vec<u8> {
     let input = item.input.as_ref().map(|input| input.to_json());
-    let input = input.as_deref().and_then(|json| serde_json::from_str::<&RawValue>(json).ok());
+    let input = input
+        .as_deref()
+        .and_then(|json| serde_json::from_str::<&RawValue>(json).ok());
     let failure = item.failure.as_ref();
-    let failed = item.mark.outcome().filter(|outcome| *outcome != Outcome::Succeeded);
+    let failed = item
+        .mark
+        .outcome()
+        .filter(|outcome| *outcome != Outcome::Succeeded);
     let record = Record {
         item: item.item.to_string(),
         input,
@@ -228,7 +238,11 @@ struct Files<'a> {
 
 impl<'a> Files<'a> {
     fn new(results: &'a dyn Objects, directory: &[u8], kind: &'static str) -> Self {
-        let open = ResultFile { key: String::new(), size: 0, items: 0 };
+        let open = ResultFile {
+            key: String::new(),
+            size: 0,
+            items: 0,
+        };
         Self {
             results,
             directory: directory.to_vec(),
@@ -281,9 +295,16 @@ impl<'a> Files<'a> {
             None => drop(self.results.put(&key, rest).await?),
         }
         let name = String::from_utf8_lossy(&key).into_owned();
-        let next = ResultFile { key: String::new(), size: 0, items: 0 };
+        let next = ResultFile {
+            key: String::new(),
+            size: 0,
+            items: 0,
+        };
         let closed = std::mem::replace(&mut self.open, next);
-        self.done.push(ResultFile { key: name, ..closed });
+        self.done.push(ResultFile {
+            key: name,
+            ..closed
+        });
         Ok(())
     }
 

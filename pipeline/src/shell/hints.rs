@@ -41,7 +41,10 @@ impl Env {
 
 async fn send(queue: &Arc<dyn Queue>, run: &RunId, pages: &[PageId]) -> Result<(), QueueError> {
     for batch in pages.chunks(queue.profile().batch_max) {
-        let messages = batch.iter().map(|page| Outgoing::now(encode(run, *page))).collect();
+        let messages = batch
+            .iter()
+            .map(|page| Outgoing::now(encode(run, *page)))
+            .collect();
         let rejected = queue.send(messages).await?;
         if !rejected.is_empty() {
             tracing::warn!(hints = rejected.len(), reason = %rejected[0].reason, "hints were rejected");
@@ -56,7 +59,10 @@ mod tests {
 
     #[test]
     fn a_hint_reads_back_and_junk_does_not() {
-        let (run, page) = (RunId::new("brave-heron-4f2a"), PageId::new(3, 7).escalation_of(1));
+        let (run, page) = (
+            RunId::new("brave-heron-4f2a"),
+            PageId::new(3, 7).escalation_of(1),
+        );
         assert_eq!(decode(&encode(&run, page)), Some((run, page)));
         for junk in ["", "x", "a b", "{\"a\":1}"] {
             assert_eq!(decode(junk), None, "{junk}");

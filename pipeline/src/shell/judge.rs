@@ -4,11 +4,11 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use crate::core::job::OnBreach;
 use crate::core::outcome::Settled;
 use crate::core::run::{BreachStops, Reason, RunEvent, RunStatus, Wish};
 use crate::core::tally::Tallies;
 use crate::core::tolerance::Breach;
-use crate::core::job::OnBreach;
 use crate::ledger::{LedgerError, RunRow};
 
 use super::env::{Env, RunHandle, Seen};
@@ -35,7 +35,10 @@ impl Samples {
         if self.taken.len() < Self::MAX && self.taken.back() != Some(&now) {
             self.taken.push_back(now);
         }
-        self.taken.front().copied().filter(|front| now.0.saturating_sub(front.0) >= last)
+        self.taken
+            .front()
+            .copied()
+            .filter(|front| now.0.saturating_sub(front.0) >= last)
     }
 }
 
@@ -49,10 +52,7 @@ pub async fn judge(env: &Env, run: &RunHandle) {
         match look(env, run, &mut samples).await {
             Ok(RunStatus::Running) => {}
             Ok(
-                RunStatus::Paused
-                | RunStatus::Succeeded
-                | RunStatus::Failed
-                | RunStatus::Aborted,
+                RunStatus::Paused | RunStatus::Succeeded | RunStatus::Failed | RunStatus::Aborted,
             ) => return,
             Err(LedgerError::Raced) => continue,
             Err(error) => tracing::warn!(run = %run.id, %error, "the judge cannot look"),
@@ -72,11 +72,7 @@ pub async fn judge(env: &Env, run: &RunHandle) {
 }
 
 /// One look; answers where the run stands.
-async fn look(
-    env: &Env,
-    run: &RunHandle,
-    samples: &mut Samples,
-) -> Result<RunStatus, LedgerError> {
+async fn look(env: &Env, run: &RunHandle, samples: &mut Samples) -> Result<RunStatus, LedgerError> {
     let tallies = env.ledger.tallies(&run.id).await?;
     let row = env.ledger.run(&run.id).await?;
     run.learn(Seen::of(&row));
@@ -87,7 +83,10 @@ async fn look(
         return Ok(RunStatus::Running);
     };
     let change = env.ledger.change_run(&row, &event, None).await?;
-    let after = RunRow { state: change.after.clone(), ..row };
+    let after = RunRow {
+        state: change.after.clone(),
+        ..row
+    };
     run.learn(Seen::of(&after));
     tracing::info!(run = %run.id, status = change.after.status.as_str(), "the run changed");
     Ok(change.after.status)
@@ -125,10 +124,17 @@ fn verdict(row: &RunRow, tallies: &Tallies) -> Option<RunEvent> {
     if let Some(total) = row.total_final()
         && settled.total() == total
     {
-        return Some(match row.state.limits.tolerance.breach(settled.failures(), Some(total)) {
-            Some(breach) => RunEvent::Fail(Reason::Breach { breach }),
-            None => RunEvent::Succeed,
-        });
+        return Some(
+            match row
+                .state
+                .limits
+                .tolerance
+                .breach(settled.failures(), Some(total))
+            {
+                Some(breach) => RunEvent::Fail(Reason::Breach { breach }),
+                None => RunEvent::Succeed,
+            },
+        );
     }
     let generation = tallies.generation(row.state.generation.0);
     let selected_done = generation.settled.total() == generation.opened;
@@ -181,10 +187,16 @@ mod tests {
 
     #[test]
     fn a_generation_has_to_do_what_was_not_settled_before_it() {
-        let before = Settled { succeeded: 90, ..Settled::default() };
+        let before = Settled {
+            succeeded: 90,
+            ..Settled::default()
+        };
         let mut now = before;
         now.add(crate::core::outcome::Outcome::Failed, 4);
-        let own = Settled { failed: 4, ..Settled::default() };
+        let own = Settled {
+            failed: 4,
+            ..Settled::default()
+        };
         assert_eq!(to_be_done(100, now, own), 10);
     }
 }

@@ -24,7 +24,8 @@ pub async fn beat(env: &Env) {
     let latest = env.settings.session_duration * 2 / 3;
     loop {
         let begun = env.runtime.clock.tick();
-        let beat = env.ledger.beat(&env.job, &running(env));
+        let running = running(env);
+        let beat = env.ledger.beat(&env.job, &running);
         match env.runtime.within(latest, beat).await {
             Ok(Ok(())) => last_good = begun,
             Ok(Err(LedgerError::Raced)) => {
@@ -75,7 +76,11 @@ pub async fn keep_permits(env: &Env) {
         }
         let wanted = env.permits.take_wanted();
         if wanted > 0 && !env.drain.is_cancelled() {
-            match env.ledger.take_permits(&env.job, env.permits.granted(), wanted).await {
+            match env
+                .ledger
+                .take_permits(&env.job, env.permits.granted(), wanted)
+                .await
+            {
                 Ok(0) => {
                     env.pause(ASK_AGAIN).await;
                     env.permits.short.notify_one();

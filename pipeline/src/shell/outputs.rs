@@ -45,7 +45,13 @@ pub struct OutputLine {
 pub fn encode(lines: &mut Vec<u8>, item: ItemId, output: &str) -> Result<(), serde_json::Error> {
     let output: &RawValue = serde_json::from_str(output)?;
     let before = lines.len();
-    serde_json::to_writer(&mut *lines, &LineOut { item: item.to_string(), output })?;
+    serde_json::to_writer(
+        &mut *lines,
+        &LineOut {
+            item: item.to_string(),
+            output,
+        },
+    )?;
     // JSON allows line breaks between tokens; a line must be one line.
     for byte in &mut lines[before..] {
         if matches!(*byte, b'\n' | b'\r') {
@@ -59,7 +65,11 @@ pub fn encode(lines: &mut Vec<u8>, item: ItemId, output: &str) -> Result<(), ser
 impl OutputWriter {
     /// Nothing written yet.
     pub fn new(session: SessionId) -> Self {
-        Self { session, number: 0, bytes: 0 }
+        Self {
+            session,
+            number: 0,
+            bytes: 0,
+        }
     }
 
     /// Writes `bytes`, durably; answers the part's name and the offset at which they begin.
@@ -112,10 +122,16 @@ pub async fn read(stores: &Stores, stretch: &str) -> Result<Vec<OutputLine>, Str
     let offset: u64 = offset.parse().map_err(|_| bad())?;
     let length: u64 = length.parse().map_err(|_| bad())?;
     let key = key(stores, name);
-    let reader = stores.scratch.get(&key, offset, Some(offset + length), None).await;
+    let reader = stores
+        .scratch
+        .get(&key, offset, Some(offset + length), None)
+        .await;
     let mut reader = reader.map_err(|e| e.to_string())?;
     let mut text = String::new();
-    reader.read_to_string(&mut text).await.map_err(|e| format!("output part {name}: {e}"))?;
+    reader
+        .read_to_string(&mut text)
+        .await
+        .map_err(|e| format!("output part {name}: {e}"))?;
     if text.len() as u64 != length {
         return Err(format!("output part {name} ends before {stretch}"));
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::core::item::Input;
+use crate::core::part::Cursor;
 
 /// A part's items.
 pub type Inputs = Arc<[Arc<Input>]>;
@@ -19,7 +20,7 @@ pub struct PartCache {
 
 #[derive(Debug, Default)]
 struct State {
-    headers: Option<Vec<String>>,
+    cursor: Option<Cursor>,
     wanted_below: u32,
     parts: BTreeMap<u32, (u64, Inputs)>,
     uses: u64,
@@ -38,22 +39,35 @@ impl PartCache {
 
     /// Parts with smaller numbers will be asked for soon: the reader hands them over.
     pub fn wanted_below(&self) -> u32 {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).wanted_below
+        self.state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .wanted_below
     }
 
     /// The router comes to the part before this one next.
     pub fn want_below(&self, part: u32) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).wanted_below = part;
+        self.state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .wanted_below = part;
     }
 
-    /// The CSV header, once it was looked up.
-    pub fn headers(&self) -> Option<Vec<String>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).headers.clone()
+    /// A cursor behind the first part, once it was looked up.
+    pub fn cursor(&self) -> Option<Cursor> {
+        self.state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .cursor
+            .clone()
     }
 
-    /// Keeps the CSV header.
-    pub fn set_headers(&self, headers: Vec<String>) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).headers = Some(headers);
+    /// Keeps a cursor.
+    pub fn set_cursor(&self, cursor: Cursor) {
+        self.state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .cursor = Some(cursor);
     }
 
     /// Keeps a part's items; the one unused for longest goes.

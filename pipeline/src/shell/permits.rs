@@ -133,7 +133,9 @@ impl Permits {
     /// Takes away what was not in use since this was last asked, to be given back to the pool.
     pub(crate) fn take_idle(&self) -> u32 {
         self.with(|state| {
-            let idle = state.granted.saturating_sub(state.used_most.max(state.used));
+            let idle = state
+                .granted
+                .saturating_sub(state.used_most.max(state.used));
             state.granted -= idle;
             state.used_most = state.used;
             idle

@@ -42,13 +42,11 @@ pub async fn read(env: &Env, run: &RunHandle) {
                 tracing::error!(run = %run.id, %error, "the reader cannot write the ledger");
                 env.pause(AGAIN_AFTER).await;
             }
-            Err(ReadError::Source(SourceError::Unavailable { problem, .. }))
-                if failed < TRIES_MAX =>
-            {
+            Err(ReadError::Source(error)) if error.is_retryable() && failed < TRIES_MAX => {
                 let progressed = env.ledger.run(&run.id).await;
                 let progressed = progressed.is_ok_and(|row| row.parts > parts_before);
                 failed = if progressed { 0 } else { failed + 1 };
-                tracing::warn!(run = %run.id, %problem, "the input does not answer, trying again");
+                tracing::warn!(run = %run.id, %error, "the input does not answer, trying again");
                 env.pause(AGAIN_AFTER).await;
             }
             Err(ReadError::Source(error)) => {
@@ -82,23 +80,23 @@ async fn read_from(
     cursor: crate::core::part::Cursor,
 ) -> Result<(), ReadError> {
     let runtime = env.runtime.clone();
-    let mut last = cursor.clone();
-    let mut source = Source::open(&run.job.input, &run.stores, &run.id, cursor, runtime).await?;
+    let mut source = Source::open(&run.job.input, &run.stores, cursor, runtime).await?;
     loop {
         if !wait_for_work(env, run).await {
             return Ok(());
         }
         let Some(draft) = source.next_part().await? else {
-            env.ledger.finish_input(&run.id, &last).await?;
+            env.ledger.finish_input(&run.id, source.cursor()).await?;
             run.frozen.notify_waiters();
             run.settled.notify_waiters();
             return Ok(());
         };
-        env.ledger.freeze(&run.id, &draft.part, &draft.cursor).await?;
+        env.ledger
+            .freeze(&run.id, &draft.part, &draft.cursor)
+            .await?;
         if draft.part.number < run.cache.wanted_below() {
             run.cache.put(draft.part.number, draft.inputs);
         }
-        last = draft.cursor;
         run.frozen.notify_waiters();
     }
 }
@@ -129,7 +127,9 @@ async fn fail(env: &Env, run: &RunHandle, error: &SourceError) {
     while !env.is_ending() {
         let written = match env.ledger.run(&run.id).await {
             Ok(row) => {
-                let event = RunEvent::Fail(Reason::Input { problem: problem.clone() });
+                let event = RunEvent::Fail(Reason::Input {
+                    problem: problem.clone(),
+                });
                 env.ledger.change_run(&row, &event, None).await.map(|_| ())
             }
             Err(error) => Err(error),

@@ -12,7 +12,7 @@ use crate::ledger::{FailureRow, Held, Ledger, LedgerError, Redrive};
 
 use super::env::{Env, RunHandle};
 use super::part_cache::Inputs;
-use super::router::{Outstanding, part_inputs, run_headers};
+use super::router::{Outstanding, part_inputs, reading_cursor};
 
 /// Parts looked up at a time.
 const PARTS_AT_ONCE: usize = 100;
@@ -55,10 +55,14 @@ async fn reopen_all(env: &Env, run: &RunHandle) -> Result<(), LedgerError> {
             if env.is_ending() {
                 return Ok(());
             }
-            env.ledger.redrive_reached(&run.id, generation, Some(part.number + 1)).await?;
+            env.ledger
+                .redrive_reached(&run.id, generation, Some(part.number + 1))
+                .await?;
         }
     }
-    env.ledger.redrive_reached(&run.id, generation, None).await?;
+    env.ledger
+        .redrive_reached(&run.id, generation, None)
+        .await?;
     run.settled.notify_waiters();
     Ok(())
 }
@@ -76,7 +80,11 @@ async fn reopen_part(
         false => None,
     };
     for held in env.ledger.pages_of_part(&run.id, part.number).await? {
-        let sight = Sight { ledger: &env.ledger, run: &run.id, inputs: inputs.as_ref() };
+        let sight = Sight {
+            ledger: &env.ledger,
+            run: &run.id,
+            inputs: inputs.as_ref(),
+        };
         let Some(items) = choose(&sight, &held, &redrive.selection).await? else {
             continue;
         };
@@ -89,13 +97,9 @@ async fn reopen_part(
 }
 
 /// A part's inputs; none if they cannot be read, which then match no filter.
-async fn readable(
-    env: &Env,
-    run: &RunHandle,
-    part: &Part,
-) -> Result<Option<Inputs>, LedgerError> {
-    let headers = run_headers(env, run).await?;
-    match part_inputs(run, part, headers.as_deref()).await {
+async fn readable(env: &Env, run: &RunHandle, part: &Part) -> Result<Option<Inputs>, LedgerError> {
+    let cursor = reading_cursor(env, run).await?;
+    match part_inputs(run, part, &cursor).await {
         Ok(inputs) => Ok(Some(inputs)),
         Err(error) => {
             tracing::warn!(part = part.number, %error, "a part cannot be read for the selection");
@@ -113,7 +117,11 @@ async fn reopen_page(
     items: Vec<u8>,
 ) -> Result<bool, LedgerError> {
     loop {
-        match env.ledger.reopen(&run.id, &held, generation, items.clone()).await {
+        match env
+            .ledger
+            .reopen(&run.id, &held, generation, items.clone())
+            .await
+        {
             Ok(open) => {
                 env.hint(&run.id, open.page.lane, &[open.page.id]).await;
                 return Ok(true);
@@ -147,7 +155,9 @@ async fn choose(
 ) -> Result<Option<Vec<u8>>, LedgerError> {
     let page = &held.page;
     let any_failed = page.items.iter().any(|item| {
-        item.mark.outcome().is_some_and(|outcome| outcome != Outcome::Succeeded)
+        item.mark
+            .outcome()
+            .is_some_and(|outcome| outcome != Outcome::Succeeded)
     });
     let takes_pending = selection.takes_pending() && page.pending() > 0;
     if !any_failed {
@@ -160,7 +170,9 @@ async fn choose(
     };
     let mut items = Vec::new();
     for (index, item) in page.items.iter().enumerate() {
-        let Mark::Done(outcome) = item.mark else { continue };
+        let Mark::Done(outcome) = item.mark else {
+            continue;
+        };
         let index = index as u8;
         let id = page.id.origin(index);
         let name = id.to_string();
@@ -196,9 +208,7 @@ fn full_key(input: &crate::core::item::Input) -> String {
 }
 
 /// Each item's evidence of its latest generation.
-pub(super) fn latest(
-    rows: Vec<FailureRow>,
-) -> BTreeMap<crate::core::id::ItemId, FailureRow> {
+pub(super) fn latest(rows: Vec<FailureRow>) -> BTreeMap<crate::core::id::ItemId, FailureRow> {
     let mut latest: BTreeMap<crate::core::id::ItemId, FailureRow> = BTreeMap::new();
     for row in rows {
         match latest.get(&row.item) {
@@ -229,7 +239,9 @@ pub async fn plan(
     let mut next = 0;
     loop {
         let parts = reader.parts(next).await?;
-        let Some(last) = parts.last() else { return Ok(plan) };
+        let Some(last) = parts.last() else {
+            return Ok(plan);
+        };
         next = last.number + 1;
         for part in parts {
             let items = u64::from(part.items);

@@ -48,7 +48,12 @@ pub async fn report(ledger: &Ledger, run: &RunId) -> Result<RunReport, LedgerErr
     }
     let row = ledger.run(run).await?;
     let counts = ItemCounts::new(row.total, tallies.settled(), running);
-    Ok(RunReport { row, counts, tallies, sessions })
+    Ok(RunReport {
+        row,
+        counts,
+        tallies,
+        sessions,
+    })
 }
 
 /// One item as the ledger knows it.
@@ -93,15 +98,20 @@ pub struct PartView {
 impl RunReader {
     /// Parts from `first` on, a hundred at most.
     pub async fn parts(&self, first: u32) -> Result<Vec<Part>, LedgerError> {
-        self.ledger.parts_from(&self.row.id, first, PARTS_AT_ONCE).await
+        self.ledger
+            .parts_from(&self.row.id, first, PARTS_AT_ONCE)
+            .await
     }
 
     /// One part's pages and inputs.
     pub async fn part(&self, part: Part) -> Result<PartView, LedgerError> {
         let pages = self.ledger.pages_of_part(&self.row.id, part.number).await?;
-        let headers = self.row.cursor.headers.as_deref();
-        let inputs = load_part(&self.job.input, &self.stores, headers, &part).await;
-        Ok(PartView { part, pages, inputs })
+        let inputs = load_part(&self.job.input, &self.stores, &self.row.cursor, &part).await;
+        Ok(PartView {
+            part,
+            pages,
+            inputs,
+        })
     }
 
     /// The items of a part, in the order of the input.
@@ -109,11 +119,16 @@ impl RunReader {
         let mut evidence = BTreeMap::new();
         let failed = |held: &Held| {
             held.page.items.iter().any(|item| {
-                item.mark.outcome().is_some_and(|outcome| outcome != Outcome::Succeeded)
+                item.mark
+                    .outcome()
+                    .is_some_and(|outcome| outcome != Outcome::Succeeded)
             })
         };
         for held in view.pages.iter().filter(|held| failed(held)) {
-            let rows = self.ledger.failures_of_page(&self.row.id, held.page.id).await?;
+            let rows = self
+                .ledger
+                .failures_of_page(&self.row.id, held.page.id)
+                .await?;
             evidence.extend(latest(rows));
         }
         let input = |index: Option<u32>| match (&view.inputs, index) {
@@ -128,14 +143,20 @@ impl RunReader {
                 }
                 let at = held.page.index_in_part(index as u8);
                 let item = held.page.id.origin(index as u8);
-                items.insert(at.unwrap_or(u32::MAX), ItemView {
-                    item,
-                    page: held.page.id,
-                    mark: state.mark,
-                    input: input(at),
-                    failure: evidence.get(&item).filter(|_| is_failed(state.mark)).cloned(),
-                    retries: state.retries.iter().sum(),
-                });
+                items.insert(
+                    at.unwrap_or(u32::MAX),
+                    ItemView {
+                        item,
+                        page: held.page.id,
+                        mark: state.mark,
+                        input: input(at),
+                        failure: evidence
+                            .get(&item)
+                            .filter(|_| is_failed(state.mark))
+                            .cloned(),
+                        retries: state.retries.iter().sum(),
+                    },
+                );
             }
         }
         if view.pages.is_empty()
@@ -148,19 +169,29 @@ impl RunReader {
 
     /// Items whose pages are not made yet: packing says what they will be called.
     fn unrouted(&self, part: u32, inputs: &Inputs) -> BTreeMap<u32, ItemView> {
-        let order = if self.job.max_concurrency == 1 { Order::Kept } else { Order::Free };
+        let order = if self.job.max_concurrency == 1 {
+            Order::Kept
+        } else {
+            Order::Free
+        };
         let mut items = BTreeMap::new();
         for packed in pack(part, inputs, &self.job.size_rule(), order) {
-            let indexes = packed.stretches.iter().flat_map(|s| s.first..s.first + s.items);
+            let indexes = packed
+                .stretches
+                .iter()
+                .flat_map(|s| s.first..s.first + s.items);
             for (index, at) in indexes.enumerate() {
-                items.insert(at, ItemView {
-                    item: packed.id.origin(index as u8),
-                    page: packed.id,
-                    mark: Mark::Pending,
-                    input: inputs.get(at as usize).cloned(),
-                    failure: None,
-                    retries: 0,
-                });
+                items.insert(
+                    at,
+                    ItemView {
+                        item: packed.id.origin(index as u8),
+                        page: packed.id,
+                        mark: Mark::Pending,
+                        input: inputs.get(at as usize).cloned(),
+                        failure: None,
+                        retries: 0,
+                    },
+                );
             }
         }
         items
@@ -168,7 +199,8 @@ impl RunReader {
 }
 
 fn is_failed(mark: Mark) -> bool {
-    mark.outcome().is_some_and(|outcome| outcome != Outcome::Succeeded)
+    mark.outcome()
+        .is_some_and(|outcome| outcome != Outcome::Succeeded)
 }
 
 /// Evidence that still stands: of items whose outcome is not a success, one row an item.
@@ -187,7 +219,10 @@ pub async fn standing_failures(
             let mut mark = page.as_ref().and_then(|held| mark_of(held, item.index));
             if mark == Some(Mark::Moved) {
                 let moved = item.page().escalation_of(item.index);
-                mark = ledger.page(run, moved).await?.and_then(|held| mark_of(&held, 0));
+                mark = ledger
+                    .page(run, moved)
+                    .await?
+                    .and_then(|held| mark_of(&held, 0));
             }
             match mark.and_then(Mark::outcome) {
                 None | Some(Outcome::Succeeded) => {}
@@ -200,7 +235,10 @@ pub async fn standing_failures(
 }
 
 fn mark_of(held: &Held, index: u8) -> Option<Mark> {
-    held.page.items.get(usize::from(index)).map(|item| item.mark)
+    held.page
+        .items
+        .get(usize::from(index))
+        .map(|item| item.mark)
 }
 
 /// What an audit found.
@@ -252,7 +290,10 @@ pub async fn audit(ledger: &Ledger, run: &RunId) -> Result<Audit, LedgerError> {
                     in_pages += held.page.items.len() as u64;
                 }
                 if held.page.status == PageStatus::Settled && held.page.pending() > 0 {
-                    audit.problems.push(format!("page {} is settled with pending items", held.page.id));
+                    audit.problems.push(format!(
+                        "page {} is settled with pending items",
+                        held.page.id
+                    ));
                 }
             }
             if in_pages != 0 && in_pages != u64::from(part.items) {
@@ -279,17 +320,23 @@ pub async fn audit(ledger: &Ledger, run: &RunId) -> Result<Audit, LedgerError> {
         let (pages, tallies) = (audit.recounted.of(outcome), audit.tallied.of(outcome));
         if pages != tallies {
             let name = outcome.as_str();
-            audit.problems.push(format!("{name}: {pages} by the pages, {tallies} by the tallies"));
+            audit.problems.push(format!(
+                "{name}: {pages} by the pages, {tallies} by the tallies"
+            ));
         }
     }
     if audit.in_parts != audit.total {
         let (parts, total) = (audit.in_parts, audit.total);
-        audit.problems.push(format!("total: {parts} by the parts, {total} by the run's row"));
+        audit.problems.push(format!(
+            "total: {parts} by the parts, {total} by the run's row"
+        ));
     }
     let sum = audit.recounted.total() + audit.pending;
     if sum != audit.in_parts {
         let parts = audit.in_parts;
-        audit.problems.push(format!("{sum} items in pages and pending, {parts} in the parts"));
+        audit.problems.push(format!(
+            "{sum} items in pages and pending, {parts} in the parts"
+        ));
     }
     Ok(audit)
 }

@@ -9,6 +9,7 @@ use crate::core::id::{Generation, PageId, RunId};
 use crate::core::lane::Lane;
 use crate::core::packing::{Order, Packed, pack};
 use crate::core::page::PageStatus;
+use crate::core::part::Cursor;
 use crate::ledger::{Held, LedgerError};
 
 use super::env::{Env, RunHandle};
@@ -84,10 +85,14 @@ async fn route_all(env: &Env, run: &RunHandle) -> Result<(), RouteError> {
             }
             continue;
         };
-        let headers = run_headers(env, run).await?;
-        let inputs = part_inputs(run, &part, headers.as_deref()).await.map_err(RouteError::Source)?;
+        let cursor = reading_cursor(env, run).await?;
+        let inputs = part_inputs(run, &part, &cursor)
+            .await
+            .map_err(RouteError::Source)?;
         let packed = pack(next, &inputs, &run.job.size_rule(), run.order());
-        outstanding.wait_below_horizon(env, run, packed.len() as u64).await?;
+        outstanding
+            .wait_below_horizon(env, run, packed.len() as u64)
+            .await?;
         let generation = run.now().generation;
         dispatch(env, run, next, &packed, generation).await?;
         outstanding.made += packed.len() as u64;
@@ -115,8 +120,11 @@ async fn dispatch(
 
 async fn hint_all(env: &Env, run: &RunId, packed: &[Packed]) {
     for lane in Lane::ALL {
-        let pages: Vec<PageId> =
-            packed.iter().filter(|page| page.lane == lane).map(|page| page.id).collect();
+        let pages: Vec<PageId> = packed
+            .iter()
+            .filter(|page| page.lane == lane)
+            .map(|page| page.id)
+            .collect();
         if !pages.is_empty() {
             env.hint(run, lane, &pages).await;
         }
@@ -158,38 +166,27 @@ async fn hint_in_order(
 pub(super) async fn part_inputs(
     run: &RunHandle,
     part: &crate::core::part::Part,
-    headers: Option<&[String]>,
+    cursor: &Cursor,
 ) -> Result<Inputs, SourceError> {
     if let Some(inputs) = run.cache.get(part.number) {
         return Ok(inputs);
     }
-    let inputs = load_part(&run.job.input, &run.stores, headers, part).await?;
+    let inputs = load_part(&run.job.input, &run.stores, cursor, part).await?;
     run.cache.put(part.number, inputs.clone());
     Ok(inputs)
 }
 
-/// A CSV's header, where the parts are stretches of the file and need it to be read.
-pub(super) async fn run_headers(
-    env: &Env,
-    run: &RunHandle,
-) -> Result<Option<Vec<String>>, LedgerError> {
-    match &run.job.input {
-        crate::core::job::InputSpec::Csv { .. } => {
-            if let Some(headers) = run.cache.headers() {
-                return Ok(Some(headers));
-            }
-            let headers = env.ledger.run(&run.id).await?.cursor.headers;
-            if let Some(headers) = &headers {
-                run.cache.set_headers(headers.clone());
-            }
-            Ok(headers)
-        }
-        crate::core::job::InputSpec::Objects(_)
-        | crate::core::job::InputSpec::Jsonl(_)
-        | crate::core::job::InputSpec::Json(_)
-        | crate::core::job::InputSpec::Inline(_)
-        | crate::core::job::InputSpec::Range { .. } => Ok(None),
+/// A cursor behind the first part: it knows what a stretch of a file cannot say of itself, such as a
+/// CSV's header.
+pub(super) async fn reading_cursor(env: &Env, run: &RunHandle) -> Result<Cursor, LedgerError> {
+    if let Some(cursor) = run.cache.cursor() {
+        return Ok(cursor);
     }
+    let cursor = env.ledger.run(&run.id).await?.cursor;
+    if cursor.parts > 0 {
+        run.cache.set_cursor(cursor.clone());
+    }
+    Ok(cursor)
 }
 
 /// How many pages are made and not settled.
@@ -205,13 +202,23 @@ impl Outstanding {
     /// Counts them once; from then on what is made and what tallies say is enough.
     pub(super) async fn count(env: &Env, run: &RunHandle) -> Result<Self, LedgerError> {
         let generation = run.now().generation;
-        let settled_before = env.ledger.tallies(&run.id).await?.generation(generation.0).pages;
+        let settled_before = env
+            .ledger
+            .tallies(&run.id)
+            .await?
+            .generation(generation.0)
+            .pages;
         let mut found = Vec::new();
         for held in unsettled(env, run).await? {
             found.push((held.page.id, held.page.lane));
         }
         found.sort_unstable();
-        Ok(Self { made: found.len() as u64, settled_before, generation, found })
+        Ok(Self {
+            made: found.len() as u64,
+            settled_before,
+            generation,
+            found,
+        })
     }
 
     /// Adds pages that were made ready elsewhere.
@@ -234,8 +241,15 @@ impl Outstanding {
             if self.made + more <= horizon {
                 return Ok(());
             }
-            let pages = env.ledger.tallies(&run.id).await?.generation(self.generation.0).pages;
-            let outstanding = self.made.saturating_sub(pages.saturating_sub(self.settled_before));
+            let pages = env
+                .ledger
+                .tallies(&run.id)
+                .await?
+                .generation(self.generation.0)
+                .pages;
+            let outstanding = self
+                .made
+                .saturating_sub(pages.saturating_sub(self.settled_before));
             if outstanding == 0 || outstanding + more <= horizon || env.is_ending() {
                 return Ok(());
             }
@@ -258,7 +272,11 @@ pub(super) async fn unsettled(env: &Env, run: &RunHandle) -> Result<Vec<Held>, L
         if progress.dispatched == 0 {
             continue;
         }
-        for held in env.ledger.pages_between(&run.id, shard, (&from, &to), usize::MAX).await? {
+        for held in env
+            .ledger
+            .pages_between(&run.id, shard, (&from, &to), usize::MAX)
+            .await?
+        {
             if held.page.status != PageStatus::Settled {
                 pages.push(held);
             }

@@ -39,7 +39,9 @@ impl Session {
     /// # Errors
     /// The ledger does not answer.
     pub async fn start(env: Arc<Env>, lanes: &[Lane], who: &str) -> Result<Self, LedgerError> {
-        env.ledger.open_session(&env.job, env.settings.session_duration, who).await?;
+        env.ledger
+            .open_session(&env.job, env.settings.session_duration, who)
+            .await?;
         let (alive, workers) = mpsc::channel(1);
         for lane in lanes.iter().copied() {
             let alive = alive.clone();
@@ -49,8 +51,14 @@ impl Session {
             });
         }
         start(&env, "beat", |env| async move { keeper::beat(&env).await });
-        start(&env, "permits", |env| async move { keeper::keep_permits(&env).await });
-        start(&env, "sweeper", |env| async move { sweeper::sweep(&env).await });
+        start(&env, "permits", |env| async move {
+            keeper::keep_permits(&env).await
+        });
+        start(
+            &env,
+            "sweeper",
+            |env| async move { sweeper::sweep(&env).await },
+        );
         Ok(Self { env, workers })
     }
 
@@ -66,11 +74,17 @@ impl Session {
     pub async fn drive(&self, run: &RunId) -> Result<RunStatus, OpenError> {
         let handle = self.env.open_run(run).await?;
         let run = handle.clone();
-        start(&self.env, "redriver", |env| async move { redriver::redrive(&env, &run).await });
+        start(&self.env, "redriver", |env| async move {
+            redriver::redrive(&env, &run).await
+        });
         let run = handle.clone();
-        start(&self.env, "reader", |env| async move { reader::read(&env, &run).await });
+        start(&self.env, "reader", |env| async move {
+            reader::read(&env, &run).await
+        });
         let run = handle.clone();
-        start(&self.env, "router", |env| async move { router::route(&env, &run).await });
+        start(&self.env, "router", |env| async move {
+            router::route(&env, &run).await
+        });
         Ok(self.wait(&handle).await)
     }
 
@@ -115,7 +129,11 @@ impl Session {
             match &last {
                 Err(LedgerError::Raced) => {}
                 Ok(()) => {
-                    return self.env.ledger.forget_session(&self.env.job, self.env.ledger.session()).await;
+                    return self
+                        .env
+                        .ledger
+                        .forget_session(&self.env.job, self.env.ledger.session())
+                        .await;
                 }
                 Err(_) => return last,
             }

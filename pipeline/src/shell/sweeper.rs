@@ -72,7 +72,10 @@ async fn bury(env: &Env, memory: &mut Memory) -> Result<BTreeSet<SessionId>, Led
             dead.insert(session.id);
             continue;
         }
-        let seen = memory.beats.entry(session.id.clone()).or_insert((session.beat, now));
+        let seen = memory
+            .beats
+            .entry(session.id.clone())
+            .or_insert((session.beat, now));
         if seen.0 != session.beat {
             *seen = (session.beat, now);
         }
@@ -141,7 +144,11 @@ async fn unsettled_of(
             pages.extend(env.ledger.page(&run.id, id).await?);
         }
     }
-    pages.extend(env.ledger.pages_between(&run.id, shard, (&from, &to), usize::MAX).await?);
+    pages.extend(
+        env.ledger
+            .pages_between(&run.id, shard, (&from, &to), usize::MAX)
+            .await?,
+    );
     pages.retain(|held| held.page.status != PageStatus::Settled);
     Ok(pages)
 }
@@ -154,9 +161,16 @@ async fn raise_low(
     progress: &Progress,
     unsettled: &[Held],
 ) -> Result<(), LedgerError> {
-    let names: Vec<String> = unsettled.iter().map(|held| held.page.id.to_string()).collect();
+    let names: Vec<String> = unsettled
+        .iter()
+        .map(|held| held.page.id.to_string())
+        .collect();
     let waiting = |held: &Held| matches!(held.page.status, PageStatus::Waiting { .. });
-    let behind = unsettled.iter().take_while(|held| waiting(held)).count().min(STRAGGLERS_MAX);
+    let behind = unsettled
+        .iter()
+        .take_while(|held| waiting(held))
+        .count()
+        .min(STRAGGLERS_MAX);
     let low = match names.get(behind) {
         Some(name) => name.clone(),
         None => progress.range().1,
@@ -165,7 +179,9 @@ async fn raise_low(
     if low == progress.low && stragglers == progress.stragglers {
         return Ok(());
     }
-    env.ledger.advance_low(&run.id, shard, &low, stragglers).await
+    env.ledger
+        .advance_low(&run.id, shard, &low, stragglers)
+        .await
 }
 
 /// The page, if somebody should be told that it is ready.
@@ -183,11 +199,13 @@ async fn to_hint(
         PageStatus::Settled => Ok(None),
         PageStatus::Waiting { due } => {
             let is_due = current && *due <= env.runtime.clock.now();
-            Ok(is_due.then_some(held).filter(|held| is_news(env, run, held, memory, ready_now)))
+            Ok(is_due
+                .then_some(held)
+                .filter(|held| is_news(env, run, held, memory, ready_now)))
         }
-        PageStatus::Ready => {
-            Ok(current.then_some(held).filter(|held| is_news(env, run, held, memory, ready_now)))
-        }
+        PageStatus::Ready => Ok(current
+            .then_some(held)
+            .filter(|held| is_news(env, run, held, memory, ready_now))),
         PageStatus::Leased { session } => {
             let session = session.clone();
             if session == *env.ledger.session() || !is_dead(env, &session, dead).await? {
@@ -226,7 +244,9 @@ async fn is_dead(
         return Ok(true);
     }
     let sessions = env.ledger.sessions(&env.job).await?;
-    Ok(!sessions.iter().any(|row| row.id == *session && row.status == SessionStatus::Live))
+    Ok(!sessions
+        .iter()
+        .any(|row| row.id == *session && row.status == SessionStatus::Live))
 }
 
 async fn take_over(

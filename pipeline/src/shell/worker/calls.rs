@@ -143,13 +143,7 @@ pub(super) struct Out {
     pub(super) kill: CancellationToken,
 }
 
-async fn carry_out(
-    executor: Arc<dyn Executor>,
-    call: Call,
-    stop: Stop,
-    id: CallId,
-    out: Out,
-) {
+async fn carry_out(executor: Arc<dyn Executor>, call: Call, stop: Stop, id: CallId, out: Out) {
     let items = call.items.len();
     let report = tokio::select! {
         biased;

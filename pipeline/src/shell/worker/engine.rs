@@ -44,10 +44,7 @@ pub(super) enum Event {
     /// A page was leased.
     Leased(Box<Leased>),
     /// A call ended.
-    CallEnded {
-        id: CallId,
-        report: CallReport,
-    },
+    CallEnded { id: CallId, report: CallReport },
     /// The start of an item that is to run alone was noted, or not.
     Noted {
         page: u64,
@@ -105,7 +102,10 @@ impl Engine {
         demand: Arc<Demand>,
         events: mpsc::UnboundedSender<Event>,
     ) -> Self {
-        let out = Out { events, kill: env.kill.clone() };
+        let out = Out {
+            events,
+            kill: env.kill.clone(),
+        };
         Self {
             env,
             lane,
@@ -185,15 +185,24 @@ impl Engine {
 
     fn take(&mut self, leased: Leased) {
         let Leased { run, held, inputs } = leased;
-        let rules = self.rules.entry(run.id.clone()).or_insert_with(|| {
-            Arc::new(run.rules(self.lane))
-        });
+        let rules = self
+            .rules
+            .entry(run.id.clone())
+            .or_insert_with(|| Arc::new(run.rules(self.lane)));
         let clock = &self.env.runtime.clock;
         let work = Work::new(held.page.clone(), rules, clock.now(), clock.tick());
         let rules = rules.clone();
         let id = self.next_slot;
         self.next_slot += 1;
-        let slot = Slot { run, rules, work, held, inputs, writing: false, news_since: None };
+        let slot = Slot {
+            run,
+            rules,
+            work,
+            held,
+            inputs,
+            writing: false,
+            news_since: None,
+        };
         self.slots.insert(id, slot);
         self.ready.insert(id);
     }
@@ -212,7 +221,8 @@ impl Engine {
             }
         }
         if !abort.is_empty() {
-            self.calls.stop_pages(|page| abort.contains(&page), Stopped::Aborted);
+            self.calls
+                .stop_pages(|page| abort.contains(&page), Stopped::Aborted);
         }
         if give_back.is_empty() {
             self.stop_at = None;
@@ -221,7 +231,8 @@ impl Engine {
         let grace = self.grace(&give_back);
         let stop_at = *self.stop_at.get_or_insert(now + grace);
         if now >= stop_at {
-            self.calls.stop_pages(|page| give_back.contains(&page), Stopped::GivenBack);
+            self.calls
+                .stop_pages(|page| give_back.contains(&page), Stopped::GivenBack);
         }
     }
 
@@ -267,7 +278,9 @@ impl Engine {
     /// Starts what a page has to start; false once permits run out.
     fn start_calls_of(&mut self, id: u64, now: Tick) -> bool {
         loop {
-            let Some(slot) = self.slots.get_mut(&id) else { return true };
+            let Some(slot) = self.slots.get_mut(&id) else {
+                return true;
+            };
             let unstarted = slot.work.unstarted();
             if unstarted == 0 {
                 self.ready.remove(&id);
@@ -283,7 +296,9 @@ impl Engine {
 
     /// A suspect's item runs with nothing else in the session, once its start is noted.
     fn start_alone(&mut self, id: u64) {
-        let Some(slot) = self.slots.get_mut(&id) else { return };
+        let Some(slot) = self.slots.get_mut(&id) else {
+            return;
+        };
         if slot.writing || slot.work.in_calls() > 0 || slot.work.has_news() {
             return;
         }
@@ -300,14 +315,20 @@ impl Engine {
         let events = self.out.events.clone();
         let note = async move {
             let result = env.ledger.note(&run.id, &held, unit.items[0]).await;
-            let _ = events.send(Event::Noted { page: id, unit, result });
+            let _ = events.send(Event::Noted {
+                page: id,
+                unit,
+                result,
+            });
         };
         self.env.runtime.spawn.spawn("note", Box::pin(note));
     }
 
     fn noted(&mut self, id: u64, unit: Unit, result: Result<Held, LedgerError>) {
         let now = self.env.runtime.clock.tick();
-        let Some(slot) = self.slots.get_mut(&id) else { return };
+        let Some(slot) = self.slots.get_mut(&id) else {
+            return;
+        };
         slot.writing = false;
         match result {
             Ok(held) => {
@@ -326,13 +347,23 @@ impl Engine {
     fn start(&mut self, id: u64, unit: Unit, alone: Alone, now: Tick) {
         let slot = self.slots.get(&id).expect("a call starts from a held page");
         let run = slot.run.clone();
-        run.running.fetch_add(unit.items.len() as u64, Ordering::Relaxed);
-        let spec = run.job.lane(self.lane).expect("a page lies in a lane of its job");
+        run.running
+            .fetch_add(unit.items.len() as u64, Ordering::Relaxed);
+        let spec = run
+            .job
+            .lane(self.lane)
+            .expect("a page lies in a lane of its job");
         let prepared = prepare(slot, &unit, self.lane, spec);
-        let start = Start { page: id, unit, alone: alone == Alone::Yes, timeout: spec.timeout };
+        let start = Start {
+            page: id,
+            unit,
+            alone: alone == Alone::Yes,
+            timeout: spec.timeout,
+        };
         match (prepared, run.executors.get(&self.lane)) {
             (Ok(call), Some(executor)) => {
-                self.calls.start(&self.env.runtime, executor, call, start, &self.out);
+                self.calls
+                    .start(&self.env.runtime, executor, call, start, &self.out);
             }
             (Ok(_), None) => {
                 let problem = format!("there is no executor for the {} lane here", self.lane);
@@ -347,14 +378,20 @@ impl Engine {
         let last = failures.last().cloned().expect("a refusal has a reason");
         let items = start.unit.items.len();
         let reports = (0..items).map(|at| failures.get(at).unwrap_or(&last).clone());
-        let report = CallReport { items: reports.map(ItemReport::Failed).collect() };
+        let report = CallReport {
+            items: reports.map(ItemReport::Failed).collect(),
+        };
         self.ended_of(start.page, &start.unit, report.items, Stopped::No);
     }
 
     fn call_ended(&mut self, call: Running, report: CallReport) {
         let mut reports = report.items;
         if reports.len() != call.unit.items.len() {
-            let cause = format!("{} answers for {} items", reports.len(), call.unit.items.len());
+            let cause = format!(
+                "{} answers for {} items",
+                reports.len(),
+                call.unit.items.len()
+            );
             let failure = Failure::new(Class::BadOutput, cause);
             reports = vec![ItemReport::Undecided(failure); call.unit.items.len()];
         }
@@ -367,9 +404,10 @@ impl Engine {
 
     /// A call that was stopped for its time says what it likes; only a batch's answers line by line are believed.
     fn say_timed_out(&self, call: &Running, reports: &mut [ItemReport]) {
-        let timeout = self.slots.get(&call.page).and_then(|slot| {
-            slot.run.job.lane(self.lane)?.timeout
-        });
+        let timeout = self
+            .slots
+            .get(&call.page)
+            .and_then(|slot| slot.run.job.lane(self.lane)?.timeout);
         let cause = format!("ran longer than {:?}", timeout.unwrap_or_default());
         for report in reports {
             let believed = match report {
@@ -408,8 +446,12 @@ impl Engine {
     fn ended_of(&mut self, id: u64, unit: &Unit, reports: Vec<ItemReport>, stopped: Stopped) {
         self.env.permits.give();
         self.ended += unit.items.len() as u64;
-        let Some(slot) = self.slots.get_mut(&id) else { return };
-        slot.run.running.fetch_sub(unit.items.len() as u64, Ordering::Relaxed);
+        let Some(slot) = self.slots.get_mut(&id) else {
+            return;
+        };
+        slot.run
+            .running
+            .fetch_sub(unit.items.len() as u64, Ordering::Relaxed);
         let runtime = &self.env.runtime;
         let draw = || runtime.entropy.next_u64();
         let end = CallEnd {
@@ -439,9 +481,14 @@ impl Engine {
             return;
         }
         let within = self.env.ledger.profile().settle_within;
-        let due = |slot: &Slot| slot.news_since.is_some_and(|since| now.since(since) >= within);
+        let due = |slot: &Slot| {
+            slot.news_since
+                .is_some_and(|since| now.since(since) >= within)
+        };
         let any_due = self.news.iter().any(|id| {
-            self.slots.get(id).is_some_and(|slot| !slot.writing && due(slot))
+            self.slots
+                .get(id)
+                .is_some_and(|slot| !slot.writing && due(slot))
         });
         if !any_due && !self.env.drain.is_cancelled() {
             return;
@@ -449,9 +496,17 @@ impl Engine {
         let mut entries = Vec::new();
         let mut run: Option<RunHandle> = None;
         // Of each page at most as many escalations as fit one transaction beside page and tally.
-        let moves_max = self.env.ledger.profile().transact_writes_max.saturating_sub(2).max(1);
+        let moves_max = self
+            .env
+            .ledger
+            .profile()
+            .transact_writes_max
+            .saturating_sub(2)
+            .max(1);
         for id in self.news.clone() {
-            let Some(slot) = self.slots.get_mut(&id) else { continue };
+            let Some(slot) = self.slots.get_mut(&id) else {
+                continue;
+            };
             let same_run = run.as_ref().is_none_or(|run| run.id == slot.run.id);
             if slot.writing || !same_run || entries.len() >= GROUP_PAGES_MAX {
                 continue;
@@ -462,7 +517,13 @@ impl Engine {
             self.news.remove(&id);
             run = Some(slot.run.clone());
             let labels = labels(slot, &news.evidence);
-            entries.push(Entry { page: id, held: slot.held.clone(), items, news, labels });
+            entries.push(Entry {
+                page: id,
+                held: slot.held.clone(),
+                items,
+                news,
+                labels,
+            });
         }
         let Some(run) = run else { return };
         self.settling = true;
@@ -476,7 +537,9 @@ impl Engine {
     }
 
     fn settled(&mut self, id: u64, end: SettleEnd) {
-        let Some(slot) = self.slots.get_mut(&id) else { return };
+        let Some(slot) = self.slots.get_mut(&id) else {
+            return;
+        };
         slot.writing = false;
         match end {
             SettleEnd::Recorded(held) if held.page.status == PageStatus::Settled => {
@@ -505,13 +568,19 @@ impl Engine {
         for (id, slot) in &self.slots {
             let leaving = ending || slot.run.now().mode != Mode::Work;
             let quiet = slot.work.in_calls() == 0 && !slot.work.has_news();
-            let idle = if leaving { quiet } else { slot.work.is_idle(now) };
+            let idle = if leaving {
+                quiet
+            } else {
+                slot.work.is_idle(now)
+            };
             if idle && !slot.writing {
                 back.push(*id);
             }
         }
         for id in back {
-            let Some(slot) = self.slots.get_mut(&id) else { continue };
+            let Some(slot) = self.slots.get_mut(&id) else {
+                continue;
+            };
             slot.writing = true;
             self.ready.remove(&id);
             if slot.held.page.is_suspect() {
@@ -534,9 +603,11 @@ impl Engine {
             return;
         }
         self.rate.sample(now, self.ended);
-        let unstarted: usize = self.ready.iter().filter_map(|id| {
-            Some(self.slots.get(id)?.work.unstarted())
-        }).sum();
+        let unstarted: usize = self
+            .ready
+            .iter()
+            .filter_map(|id| Some(self.slots.get(id)?.work.unstarted()))
+            .sum();
         let ahead = (self.rate.per_second * AHEAD.as_secs_f64()) as usize;
         let target = (self.env.permits.granted() as usize).max(1) + ahead;
         let missing = target.saturating_sub(unstarted);
@@ -559,11 +630,22 @@ impl Engine {
         let within = self.env.ledger.profile().settle_within;
         let mut next = now + LOOK_AGAIN;
         if !self.settling {
-            let since = self.news.iter().filter_map(|id| self.slots.get(id)?.news_since).min();
+            let since = self
+                .news
+                .iter()
+                .filter_map(|id| self.slots.get(id)?.news_since)
+                .min();
             next = since.map_or(next, |since| next.min(since + within));
         }
-        let due = self.slots.values().filter_map(|slot| slot.work.next_due()).min();
-        for moment in [due, self.calls.next_deadline(), self.stop_at].into_iter().flatten() {
+        let due = self
+            .slots
+            .values()
+            .filter_map(|slot| slot.work.next_due())
+            .min();
+        for moment in [due, self.calls.next_deadline(), self.stop_at]
+            .into_iter()
+            .flatten()
+        {
             if moment > now {
                 next = next.min(moment);
             }
@@ -575,7 +657,9 @@ impl Engine {
     }
 
     fn forget(&mut self, id: u64) {
-        let Some(slot) = self.slots.remove(&id) else { return };
+        let Some(slot) = self.slots.remove(&id) else {
+            return;
+        };
         if slot.held.page.is_suspect() {
             self.env.permits.give_up_alone();
         }
@@ -623,12 +707,7 @@ impl Rate {
 }
 
 /// The call of a unit, or why its items cannot be called.
-fn prepare(
-    slot: &Slot,
-    unit: &Unit,
-    lane: Lane,
-    spec: &LaneSpec,
-) -> Result<Call, Vec<Failure>> {
+fn prepare(slot: &Slot, unit: &Unit, lane: Lane, spec: &LaneSpec) -> Result<Call, Vec<Failure>> {
     let page = &slot.held.page;
     let inputs = match &slot.inputs {
         Ok(inputs) => inputs,
@@ -666,18 +745,18 @@ fn prepare(
 }
 
 fn labels(slot: &Slot, evidence: &[crate::core::work::Evidence]) -> BTreeMap<u8, String> {
-    let Ok(inputs) = &slot.inputs else { return BTreeMap::new() };
+    let Ok(inputs) = &slot.inputs else {
+        return BTreeMap::new();
+    };
     let label = |index: u8| Some((index, inputs.get(usize::from(index))?.label()));
-    evidence.iter().filter_map(|evidence| label(evidence.index)).collect()
+    evidence
+        .iter()
+        .filter_map(|evidence| label(evidence.index))
+        .collect()
 }
 
 /// Gives a page back, with the retries charged so far.
-async fn release(
-    env: &Env,
-    run: &RunHandle,
-    held: Held,
-    items: Vec<crate::core::page::ItemState>,
-) {
+async fn release(env: &Env, run: &RunHandle, held: Held, items: Vec<crate::core::page::ItemState>) {
     let mut held = held;
     if held.page.items != items {
         let charged = crate::ledger::Settlement {
@@ -687,7 +766,12 @@ async fn release(
             moved: Vec::new(),
             classes: Vec::new(),
         };
-        match env.ledger.settle(&run.id, vec![charged]).await.map(|mut ends| ends.pop()) {
+        match env
+            .ledger
+            .settle(&run.id, vec![charged])
+            .await
+            .map(|mut ends| ends.pop())
+        {
             Ok(Some(SettleEnd::Recorded(recorded))) => held = recorded,
             Ok(Some(SettleEnd::Lost) | None) => return,
             Err(error) => {
@@ -695,7 +779,11 @@ async fn release(
             }
         }
     }
-    if let Err(error) = env.ledger.release(&run.id, &held, env.runtime.clock.now()).await {
+    if let Err(error) = env
+        .ledger
+        .release(&run.id, &held, env.runtime.clock.now())
+        .await
+    {
         tracing::warn!(page = %held.page.id, %error, "a page was not given back; its lease runs out");
     }
 }

@@ -16,7 +16,7 @@ use crate::ports::queue::Handle;
 use crate::ports::{Message, Queue, QueueError};
 use crate::shell::env::{Env, Mode, OpenError, RunHandle};
 use crate::shell::hints::{self, HINT_VISIBILITY};
-use crate::shell::router::{part_inputs, run_headers};
+use crate::shell::router::{part_inputs, reading_cursor};
 use crate::shell::source::SourceError;
 
 use super::engine::Event;
@@ -111,9 +111,12 @@ async fn lease_all(
             spent.extend(lease.spent);
             if let Some(leased) = lease.leased {
                 demand.leased.fetch_add(1, Ordering::Relaxed);
-                demand.pages.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |pages| {
-                    Some(pages.saturating_sub(1))
-                }).ok();
+                demand
+                    .pages
+                    .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |pages| {
+                        Some(pages.saturating_sub(1))
+                    })
+                    .ok();
                 if events.send(Event::Leased(Box::new(leased))).is_err() {
                     return;
                 }
@@ -152,17 +155,26 @@ async fn lease_one(env: &Arc<Env>, lane: Lane, message: &Message) -> Lease {
     let spent = Some(message.handle.clone());
     let Some((run, page)) = hints::decode(&message.body) else {
         tracing::warn!(%lane, "a message in the lane's queue is no hint: deleted");
-        return Lease { leased: None, spent };
+        return Lease {
+            leased: None,
+            spent,
+        };
     };
     match try_lease(env, &run, page).await {
         Ok(leased) => Lease { leased, spent },
         Err(LeaseError::Spent(why)) => {
             tracing::debug!(%run, %page, why, "nothing to lease");
-            Lease { leased: None, spent }
+            Lease {
+                leased: None,
+                spent,
+            }
         }
         Err(LeaseError::Later(why)) => {
             tracing::warn!(%run, %page, why, "a page was not leased; its hint comes back");
-            Lease { leased: None, spent: None }
+            Lease {
+                leased: None,
+                spent: None,
+            }
         }
     }
 }
@@ -196,7 +208,11 @@ impl From<LedgerError> for LeaseError {
     }
 }
 
-async fn try_lease(env: &Arc<Env>, run: &RunId, page: PageId) -> Result<Option<Leased>, LeaseError> {
+async fn try_lease(
+    env: &Arc<Env>,
+    run: &RunId,
+    page: PageId,
+) -> Result<Option<Leased>, LeaseError> {
     let run = match env.open_run(run).await {
         Ok(run) => run,
         Err(OpenError::Ledger(error)) => return Err(error.into()),
@@ -204,7 +220,10 @@ async fn try_lease(env: &Arc<Env>, run: &RunId, page: PageId) -> Result<Option<L
     };
     let seen = run.now();
     if seen.mode != Mode::Work {
-        return Err(LeaseError::Spent(format!("the run is {}", seen.status.as_str())));
+        return Err(LeaseError::Spent(format!(
+            "the run is {}",
+            seen.status.as_str()
+        )));
     }
     let now = env.runtime.clock.now();
     let held = env.ledger.lease(&run.id, page, now).await?;
@@ -224,7 +243,11 @@ async fn try_lease(env: &Arc<Env>, run: &RunId, page: PageId) -> Result<Option<L
 }
 
 async fn give_back(env: &Env, run: &RunHandle, held: &Held) {
-    if let Err(error) = env.ledger.release(&run.id, held, env.runtime.clock.now()).await {
+    if let Err(error) = env
+        .ledger
+        .release(&run.id, held, env.runtime.clock.now())
+        .await
+    {
         tracing::warn!(run = %run.id, page = %held.page.id, %error, "a page was not given back");
     }
 }
@@ -236,11 +259,7 @@ enum Unread {
     Later(String),
 }
 
-async fn inputs_of(
-    env: &Env,
-    run: &RunHandle,
-    held: &Held,
-) -> Result<Vec<Arc<Input>>, Unread> {
+async fn inputs_of(env: &Env, run: &RunHandle, held: &Held) -> Result<Vec<Arc<Input>>, Unread> {
     let later = |error: LedgerError| Unread::Later(error.to_string());
     let number = held.page.id.part;
     let part = match run.cache.get(number) {
@@ -248,8 +267,8 @@ async fn inputs_of(
         None => {
             let part = env.ledger.part(&run.id, number).await.map_err(later)?;
             let part = part.ok_or_else(|| Unread::Later(format!("part {number} is not there")))?;
-            let headers = run_headers(env, run).await.map_err(later)?;
-            part_inputs(run, &part, headers.as_deref()).await.map_err(unread)?
+            let cursor = reading_cursor(env, run).await.map_err(later)?;
+            part_inputs(run, &part, &cursor).await.map_err(unread)?
         }
     };
     let mut inputs = Vec::with_capacity(held.page.items.len());

@@ -31,5 +31,7 @@ pub async fn work(env: Arc<Env>, lane: Lane) {
     let demand = Arc::new(leaser::Demand::default());
     let leasing = leaser::lease(env.clone(), lane, demand.clone(), events.clone());
     env.runtime.spawn.spawn("leaser", Box::pin(leasing));
-    engine::Engine::new(env, lane, demand, events).run(inbox).await;
+    engine::Engine::new(env, lane, demand, events)
+        .run(inbox)
+        .await;
 }

@@ -81,8 +81,12 @@ pub(super) async fn settle(
 }
 
 fn classes(evidence: &[Evidence]) -> Vec<String> {
-    let failures = evidence.iter().filter(|evidence| evidence.outcome.is_failure());
-    failures.map(|evidence| evidence.failure.class.to_string()).collect()
+    let failures = evidence
+        .iter()
+        .filter(|evidence| evidence.outcome.is_failure());
+    failures
+        .map(|evidence| evidence.failure.class.to_string())
+        .collect()
 }
 
 /// Writes the group's outputs as one stretch of bytes; answers each page's own stretch.
@@ -137,7 +141,11 @@ async fn keep_evidence(env: &Env, run: &RunHandle, entries: &[Entry]) {
     for entry in entries {
         let page = &entry.held.page;
         for evidence in &entry.news.evidence {
-            let label = entry.labels.get(&evidence.index).cloned().unwrap_or_default();
+            let label = entry
+                .labels
+                .get(&evidence.index)
+                .cloned()
+                .unwrap_or_default();
             let at = env.runtime.clock.now();
             rows.push(row(page.id, page.generation, evidence, label, at));
         }
@@ -170,17 +178,17 @@ fn row(
     }
 }
 
-async fn hint_moved(
-    env: &Env,
-    run: &RunHandle,
-    settlements: &[Settlement],
-    ends: &[SettleEnd],
-) {
+async fn hint_moved(env: &Env, run: &RunHandle, settlements: &[Settlement], ends: &[SettleEnd]) {
     let mut pages = Vec::new();
     for (settlement, end) in settlements.iter().zip(ends) {
         if matches!(end, SettleEnd::Recorded(_)) {
             let id = settlement.held.page.id;
-            pages.extend(settlement.moved.iter().map(|index| id.escalation_of(*index)));
+            pages.extend(
+                settlement
+                    .moved
+                    .iter()
+                    .map(|index| id.escalation_of(*index)),
+            );
         }
     }
     if !pages.is_empty() {
