@@ -11,5 +11,7 @@ pub mod core;
 pub mod job_file;
 pub mod ledger;
 pub mod ports;
+#[cfg(feature = "embedded")]
+pub mod runner;
 pub mod shell;
 pub mod wire;

@@ -26,6 +26,8 @@ pub struct NewRun {
     pub job_file: String,
     /// The directory its relative paths begin at.
     pub base: String,
+    /// What the starter wants to read again with the job, such as flags; opaque here.
+    pub options: String,
     /// How it is judged.
     pub limits: Limits,
     /// Now.
@@ -56,6 +58,8 @@ pub struct RunRow {
     pub job_file: String,
     /// The directory its relative paths begin at.
     pub base: String,
+    /// What the starter stored beside the job.
+    pub options: String,
     /// Status, generation, reason, limits.
     pub state: Run,
     /// What another process asked for.
@@ -128,6 +132,7 @@ impl Ledger {
             .with("text", new.job_text.as_str())
             .with("file", new.job_file.as_str())
             .with("base", new.base.as_str())
+            .with("options", new.options.as_str())
             .with("status", state.status.as_str())
             .with("gen", 0)
             .with("limits", json(&state.limits))
@@ -302,6 +307,7 @@ impl Ledger {
             Update::Set("text".into(), new.job_text.as_str().into()),
             Update::Set("file".into(), new.job_file.as_str().into()),
             Update::Set("base".into(), new.base.as_str().into()),
+            Update::Set("options".into(), new.options.as_str().into()),
         ];
         self.write(Write::update(
             keys::run(&new.id),
@@ -373,6 +379,7 @@ fn decode(key: &Key, id: &RunId, row: &Row) -> Result<RunRow, LedgerError> {
         job_text: text("text")?.to_owned(),
         job_file: text("file")?.to_owned(),
         base: text("base")?.to_owned(),
+        options: row.text("options").unwrap_or("").to_owned(),
         state,
         wish,
         input,

@@ -2,7 +2,6 @@
 //! the verdict in one conditional write. Through it a session also learns of wishes and of others' verdicts.
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
 use crate::core::job::OnBreach;
 use crate::core::outcome::Settled;
@@ -169,9 +168,6 @@ fn breach_now(
 fn to_be_done(total: u64, settled: Settled, generation: Settled) -> u64 {
     total.saturating_sub(settled.total().saturating_sub(generation.total()))
 }
-
-/// How long a wish may take to be obeyed: a judge's look, and a write.
-pub const OBEYED_WITHIN: Duration = Duration::from_secs(2);
 
 #[cfg(test)]
 mod tests {

@@ -14,7 +14,7 @@ use crate::core::lane::Lane;
 use crate::core::run::RunStatus;
 use crate::ledger::LedgerError;
 
-use super::env::{Env, OpenError, RunHandle};
+use super::env::{Env, OpenError, Others, RunHandle};
 use super::{keeper, reader, redriver, router, sweeper, worker};
 
 /// A session at work.
@@ -42,6 +42,9 @@ impl Session {
         env.ledger
             .open_session(&env.job, env.settings.session_duration, who)
             .await?;
+        if env.settings.others == Others::AreDead {
+            sweeper::bury_all(&env).await?;
+        }
         let (alive, workers) = mpsc::channel(1);
         for lane in lanes.iter().copied() {
             let alive = alive.clone();

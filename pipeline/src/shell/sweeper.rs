@@ -60,6 +60,11 @@ async fn sweep_once(env: &Env, memory: &mut Memory) -> Result<(), LedgerError> {
     Ok(())
 }
 
+/// The ledger's lock proves that no other session lives: their permits go back at once.
+pub(super) async fn bury_all(env: &Env) -> Result<(), LedgerError> {
+    bury(env, &mut Memory::default()).await.map(|_| ())
+}
+
 /// Marks sessions dead that have not beaten for their whole duration; answers all that are not live.
 async fn bury(env: &Env, memory: &mut Memory) -> Result<BTreeSet<SessionId>, LedgerError> {
     let now = env.runtime.clock.tick();
@@ -279,6 +284,3 @@ async fn take_over(
         Err(error) => Err(error),
     }
 }
-
-/// How long a page may stay without an owner after a crash in the embedded case: the first sweep.
-pub const FIRST_SWEEP_WITHIN: Duration = Duration::from_secs(1);

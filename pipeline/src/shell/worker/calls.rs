@@ -28,8 +28,6 @@ pub(super) struct Running {
     pub(super) unit: Unit,
     /// Whether and why it was told to stop.
     pub(super) stopped: Stopped,
-    /// Whether it runs with nothing else in the session.
-    pub(super) alone: bool,
     /// Whether it goes by the batch protocol.
     pub(super) batch: bool,
     stop: Stop,
@@ -48,7 +46,6 @@ pub(super) struct Calls {
 pub(super) struct Start {
     pub(super) page: u64,
     pub(super) unit: Unit,
-    pub(super) alone: bool,
     pub(super) timeout: Option<Duration>,
 }
 
@@ -78,7 +75,6 @@ impl Calls {
             page: start.page,
             unit: start.unit,
             stopped: Stopped::No,
-            alone: start.alone,
             batch: call.batch,
             stop: stop.clone(),
             deadline,

@@ -269,14 +269,14 @@ impl Engine {
                 self.start_alone(id);
                 continue;
             }
-            if !self.start_calls_of(id, now) {
+            if !self.start_calls_of(id) {
                 return;
             }
         }
     }
 
     /// Starts what a page has to start; false once permits run out.
-    fn start_calls_of(&mut self, id: u64, now: Tick) -> bool {
+    fn start_calls_of(&mut self, id: u64) -> bool {
         loop {
             let Some(slot) = self.slots.get_mut(&id) else {
                 return true;
@@ -290,7 +290,7 @@ impl Engine {
                 return false;
             }
             let unit = slot.work.next_call().expect("something is unstarted");
-            self.start(id, unit, Alone::No, now);
+            self.start(id, unit);
         }
     }
 
@@ -334,7 +334,7 @@ impl Engine {
             Ok(held) => {
                 slot.work.set_page(held.page.clone());
                 slot.held = held;
-                self.start(id, unit, Alone::Yes, now);
+                self.start(id, unit);
             }
             Err(error) => {
                 tracing::warn!(page = %slot.held.page.id, %error, "a start was not noted: lease lost");
@@ -344,7 +344,7 @@ impl Engine {
         }
     }
 
-    fn start(&mut self, id: u64, unit: Unit, alone: Alone, now: Tick) {
+    fn start(&mut self, id: u64, unit: Unit) {
         let slot = self.slots.get(&id).expect("a call starts from a held page");
         let run = slot.run.clone();
         run.running
@@ -367,14 +367,14 @@ impl Engine {
             }
             (Ok(_), None) => {
                 let problem = format!("there is no executor for the {} lane here", self.lane);
-                self.refuse(start, vec![Failure::new(Class::Unavailable, problem)], now);
+                self.refuse(start, vec![Failure::new(Class::Unavailable, problem)]);
             }
             (Err(failures), _) => self.refuse(start, failures, now),
         }
     }
 
     /// Items that cannot be called at all.
-    fn refuse(&mut self, start: Start, failures: Vec<Failure>, _now: Tick) {
+    fn refuse(&mut self, start: Start, failures: Vec<Failure>) {
         let last = failures.last().cloned().expect("a refusal has a reason");
         let items = start.unit.items.len();
         let reports = (0..items).map(|at| failures.get(at).unwrap_or(&last).clone());
@@ -677,12 +677,6 @@ impl Engine {
             tracing::warn!(calls = self.calls.len(), "calls were dropped");
         }
     }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Alone {
-    Yes,
-    No,
 }
 
 /// How many items end in a second, lately.

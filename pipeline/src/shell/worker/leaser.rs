@@ -1,7 +1,7 @@
 //! The leaser: turns hints into leased pages, as many as the engine asks for and no more.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
@@ -34,7 +34,6 @@ pub(super) struct Demand {
     changed: Notify,
     /// Pages being leased at this moment.
     pub(super) coming: AtomicUsize,
-    leased: AtomicU64,
 }
 
 impl Demand {
@@ -43,11 +42,6 @@ impl Demand {
         if self.pages.swap(pages, Ordering::Relaxed) == 0 && pages > 0 {
             self.changed.notify_one();
         }
-    }
-
-    /// Pages leased so far.
-    pub(super) fn leased(&self) -> u64 {
-        self.leased.load(Ordering::Relaxed)
     }
 }
 
@@ -110,7 +104,6 @@ async fn lease_all(
         for lease in futures_util::future::join_all(leases).await {
             spent.extend(lease.spent);
             if let Some(leased) = lease.leased {
-                demand.leased.fetch_add(1, Ordering::Relaxed);
                 demand
                     .pages
                     .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |pages| {

@@ -1,0 +1,68 @@
+//! The backend on DynamoDB and SQS.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::adapters::aws::blueprint::Blueprint;
+use crate::adapters::aws::config::{Clients, Endpoint};
+use crate::adapters::aws::objects::S3Objects;
+use crate::adapters::aws::queue::SqsQueue;
+use crate::adapters::aws::table::DynamoTable;
+use crate::core::id::JobName;
+use crate::core::lane::Lane;
+use crate::ports::{Objects, Queue, Table};
+
+use super::backend::{BackendError, Purpose};
+
+/// An open table and the clients beside it.
+pub(super) struct AwsPlace {
+    clients: Clients,
+    name: String,
+}
+
+fn unreachable(error: impl std::fmt::Display) -> BackendError {
+    BackendError::Unreachable(error.to_string())
+}
+
+impl AwsPlace {
+    /// Opens the table; to run items it is made if it is not there.
+    pub(super) async fn open(name: &str, purpose: Purpose) -> Result<Self, BackendError> {
+        let clients = Clients::open(Endpoint::from_env()).await;
+        match purpose {
+            Purpose::Run => {
+                let blueprint = Blueprint::new(name).map_err(unreachable)?;
+                blueprint.apply(&clients).await.map_err(unreachable)?;
+            }
+            Purpose::Write | Purpose::Read => {}
+        }
+        Ok(Self { clients, name: name.to_owned() })
+    }
+
+    pub(super) fn table(&self) -> Arc<dyn Table> {
+        Arc::new(DynamoTable::new(&self.clients, &self.name))
+    }
+
+    /// The lanes' queues, made if they are not there.
+    pub(super) async fn queues(
+        &self,
+        job: &JobName,
+        lanes: &[Lane],
+    ) -> Result<BTreeMap<Lane, Arc<dyn Queue>>, BackendError> {
+        let blueprint = Blueprint::new(&self.name).map_err(unreachable)?;
+        let blueprint = blueprint.with_job(job, lanes).map_err(unreachable)?;
+        blueprint.apply(&self.clients).await.map_err(unreachable)?;
+        let mut queues = BTreeMap::new();
+        for lane in lanes {
+            let name = Blueprint::queue_name(&self.name, job, *lane);
+            let queue = SqsQueue::open(&self.clients, &name).await.map_err(unreachable)?;
+            queues.insert(*lane, Arc::new(queue) as Arc<dyn Queue>);
+        }
+        Ok(queues)
+    }
+}
+
+/// A bucket, where the environment says.
+pub(super) async fn bucket(name: &str) -> Arc<dyn Objects> {
+    let clients = Clients::open(Endpoint::from_env()).await;
+    Arc::new(S3Objects::new(&clients, name))
+}

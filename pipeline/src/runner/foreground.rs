@@ -1,0 +1,190 @@
+//! A run in the foreground: sessions around it until it is no longer RUNNING, then its result files.
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::core::id::{RunId, SessionId};
+use crate::core::job::Job;
+use crate::core::lane::Lane;
+use crate::core::run::{Reason, RunEvent, RunStatus};
+use crate::ledger::{Ledger, LedgerError, RunRow, SessionStatus};
+use crate::ports::Runtime;
+use crate::shell::finalizer::{CompileError, Manifest, compile};
+use crate::shell::report::RunReader;
+use crate::shell::{Env, OpenError, OpenRun, Session, SessionEnd};
+
+use super::backend::{Backend, BackendError};
+
+/// Why a run could not be worked on.
+#[derive(Debug, thiserror::Error)]
+pub enum RunnerError {
+    /// The backend.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    /// The ledger.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The run's job, stores or executors.
+    #[error("{0}")]
+    Cannot(String),
+    /// The result files.
+    #[error(transparent)]
+    Compile(#[from] CompileError),
+}
+
+impl From<OpenError> for RunnerError {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::Ledger(error) => Self::Ledger(error),
+            OpenError::Cannot(why) => Self::Cannot(why),
+        }
+    }
+}
+
+/// How a foreground run ended.
+#[derive(Clone, Debug)]
+pub struct Ended {
+    /// The run's row at the end.
+    pub row: RunRow,
+    /// Its result files, if it has ended and the job names a place for them.
+    pub manifest: Option<Manifest>,
+}
+
+/// One process's work on a job's runs.
+pub struct Foreground {
+    /// The backend, opened to run.
+    pub backend: Arc<Backend>,
+    /// How to open runs.
+    pub opener: Arc<dyn OpenRun>,
+    /// Who this is, for people: host and process.
+    pub who: String,
+    /// Asked: stop taking work, finish or give back, pause the run.
+    pub drain: CancellationToken,
+}
+
+impl Foreground {
+    fn runtime(&self) -> &Runtime {
+        self.backend.runtime()
+    }
+
+    /// A ledger for a new session.
+    fn ledger(&self) -> Ledger {
+        let draw = self.runtime().entropy.next_u64();
+        let session = SessionId::new(format!("{draw:016x}"));
+        Ledger::new(self.backend.table(), self.runtime().clone(), session)
+    }
+
+    async fn session(&self, job: &Job, lanes: &[Lane]) -> Result<Session, RunnerError> {
+        let ledger = self.ledger();
+        ledger.set_pool(&job.name, job.max_concurrency).await?;
+        let queues = self.backend.queues(job).await?;
+        let env = Env::new(
+            ledger,
+            self.runtime().clone(),
+            job.name.clone(),
+            queues,
+            self.opener.clone(),
+            self.backend.settings(),
+        );
+        let (asked, draining) = (self.drain.clone(), env.drain.clone());
+        let until = env.kill.clone();
+        let pass_on = async move {
+            tokio::select! {
+                biased;
+                () = asked.cancelled() => draining.cancel(),
+                () = until.cancelled() => {}
+            }
+        };
+        self.runtime().spawn.spawn("drain", Box::pin(pass_on));
+        Ok(Session::start(env, lanes, &self.who).await?)
+    }
+
+    /// Works on the run until it is no longer RUNNING, or until it is asked to stop, which leaves the run
+    /// PAUSED if no other session is at work. Then compiles its results.
+    ///
+    /// # Errors
+    /// [`RunnerError`]; the run can be resumed.
+    pub async fn run(&self, job: &Job, run: &RunId) -> Result<Ended, RunnerError> {
+        let lanes: Vec<Lane> =
+            Lane::ALL.into_iter().filter(|lane| job.lane(*lane).is_some()).collect();
+        loop {
+            let session = self.session(job, &lanes).await?;
+            let driven = session.drive(run).await;
+            let end = session.close().await;
+            let status = driven?;
+            if status != RunStatus::Running || self.drain.is_cancelled() {
+                break;
+            }
+            match end {
+                SessionEnd::Lost => tracing::warn!("starting anew under another session"),
+                SessionEnd::Closed => break,
+            }
+        }
+        let ledger = self.ledger();
+        self.pause_if_last(&ledger, job, run).await?;
+        let row = ledger.run(run).await?;
+        let manifest = match row.state.status {
+            RunStatus::Succeeded | RunStatus::Failed | RunStatus::Aborted => {
+                self.compile(&ledger, job, row.clone()).await?
+            }
+            RunStatus::Running | RunStatus::Paused => None,
+        };
+        Ok(Ended { row, manifest })
+    }
+
+    /// A worker of one lane: whatever runs the job has, until it is asked to stop.
+    ///
+    /// # Errors
+    /// [`RunnerError`].
+    pub async fn work(&self, job: &Job, lanes: &[Lane]) -> Result<(), RunnerError> {
+        while !self.drain.is_cancelled() {
+            let session = self.session(job, lanes).await?;
+            tokio::select! {
+                biased;
+                () = self.drain.cancelled() => {}
+                () = session.env().kill.cancelled() => {}
+            }
+            session.close().await;
+        }
+        Ok(())
+    }
+
+    async fn pause_if_last(
+        &self,
+        ledger: &Ledger,
+        job: &Job,
+        run: &RunId,
+    ) -> Result<(), RunnerError> {
+        let row = ledger.run(run).await?;
+        if row.state.status != RunStatus::Running {
+            return Ok(());
+        }
+        let sessions = ledger.sessions(&job.name).await?;
+        if sessions.iter().any(|session| session.status == SessionStatus::Live) {
+            return Ok(());
+        }
+        match ledger.change_run(&row, &RunEvent::Pause(Reason::Interrupted), None).await {
+            Ok(_) | Err(LedgerError::Raced | LedgerError::Run(_)) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Compiles the result files of a run that has ended, if its job names a place for them.
+    ///
+    /// # Errors
+    /// [`RunnerError`]; it may be repeated.
+    pub async fn compile(
+        &self,
+        ledger: &Ledger,
+        job: &Job,
+        row: RunRow,
+    ) -> Result<Option<Manifest>, RunnerError> {
+        let Some(place) = &job.results else { return Ok(None) };
+        let (results, prefix) = self.backend.tree(place).await?;
+        let stores = self.backend.stores(job, &row.id).await?;
+        let ledger = ledger.clone();
+        let reader = RunReader { ledger, row, job: Arc::new(job.clone()), stores };
+        Ok(Some(compile(&reader, results.as_ref(), &prefix, self.runtime()).await?))
+    }
+}

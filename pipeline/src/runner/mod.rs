@@ -1,0 +1,15 @@
+//! Puts it together: a ledger's backend, the stores a job names, executors, and a session around a run.
+//!
+//! The command line and programs that embed Trommel use the same few calls. Nothing is decided here.
+
+#[cfg(feature = "aws")]
+mod aws;
+mod backend;
+mod embed;
+mod foreground;
+mod opener;
+
+pub use backend::{Backend, BackendError, Purpose};
+pub use embed::{Embedded, EmbedError};
+pub use foreground::{Ended, Foreground, RunnerError};
+pub use opener::{JobOpener, StoredJob};

@@ -1,0 +1,147 @@
+//! Opens a run from its row: the stored job text is parsed again, stores and executors are made.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio::sync::OnceCell;
+
+use crate::adapters::command::{CommandExecutor, CommandSpec, Reaper};
+use crate::core::job::{ExecutorSpec, InputSpec, Job};
+use crate::core::lane::Lane;
+use crate::job_file::{self, Executors, JobErrors, Overrides, ParseOptions};
+use crate::ledger::RunRow;
+use crate::ports::Executor;
+use crate::shell::{OpenRun, OpenedRun};
+
+use super::backend::Backend;
+
+/// A job as it is stored with a run.
+#[derive(Clone, Debug)]
+pub struct StoredJob {
+    /// The file's text.
+    pub text: String,
+    /// The file's name, for messages.
+    pub file: String,
+    /// The directory its relative paths begin at.
+    pub base: String,
+    /// What the command line said instead.
+    pub overrides: Overrides,
+}
+
+impl StoredJob {
+    /// The job of a run.
+    pub fn of(row: &RunRow) -> Self {
+        Self {
+            text: row.job_text.clone(),
+            file: row.job_file.clone(),
+            base: row.base.clone(),
+            overrides: serde_json::from_str(&row.options).unwrap_or_default(),
+        }
+    }
+
+    /// Parses it.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn parse(&self, executors: Executors) -> Result<Job, JobErrors> {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let options = ParseOptions {
+            executors,
+            cores: u32::try_from(cores).unwrap_or(u32::MAX),
+            overrides: self.overrides.clone(),
+        };
+        let env = |name: &str| std::env::var(name).ok();
+        job_file::parse(&self.text, &self.file, Path::new(&self.base), &env, &options)
+    }
+}
+
+/// Opens runs for sessions of this process.
+pub struct JobOpener {
+    backend: Arc<Backend>,
+    handler: Option<Arc<dyn Executor>>,
+    reaper_program: Option<std::path::PathBuf>,
+    reaper: OnceCell<Arc<Reaper>>,
+}
+
+impl JobOpener {
+    /// For runs whose lanes are commands. `reaper_program` is a program that understands the hidden
+    /// command `__reaper`: it ends the calls of a worker that was killed. Without it they outlive it.
+    pub fn commands(backend: Arc<Backend>, reaper_program: Option<std::path::PathBuf>) -> Self {
+        Self { backend, handler: None, reaper_program, reaper: OnceCell::new() }
+    }
+
+    /// For runs whose lanes are this handler.
+    pub fn handler(backend: Arc<Backend>, handler: Arc<dyn Executor>) -> Self {
+        Self { backend, handler: Some(handler), reaper_program: None, reaper: OnceCell::new() }
+    }
+
+    /// How lanes without an executor are read.
+    pub fn executors(&self) -> Executors {
+        match self.handler {
+            Some(_) => Executors::InProcess,
+            None => Executors::Commands,
+        }
+    }
+
+    async fn reaper(&self) -> Result<Option<Arc<Reaper>>, String> {
+        let Some(program) = &self.reaper_program else { return Ok(None) };
+        let start = || async { Reaper::start(program, &["__reaper"]) };
+        match self.reaper.get_or_try_init(start).await {
+            Ok(reaper) => Ok(Some(reaper.clone())),
+            Err(error) => Err(format!("the helper that ends calls cannot start: {error}")),
+        }
+    }
+
+    /// The executors of a job's lanes.
+    ///
+    /// # Errors
+    /// A program cannot be run, in words.
+    pub async fn lane_executors(
+        &self,
+        job: &Job,
+        input: &Arc<dyn crate::ports::Objects>,
+    ) -> Result<BTreeMap<Lane, Arc<dyn Executor>>, String> {
+        let mut executors: BTreeMap<Lane, Arc<dyn Executor>> = BTreeMap::new();
+        for lane in Lane::ALL {
+            let Some(spec) = job.lane(lane) else { continue };
+            let executor: Arc<dyn Executor> = match (&spec.executor, &self.handler) {
+                (ExecutorSpec::InProcess, Some(handler)) => handler.clone(),
+                (ExecutorSpec::InProcess, None) => {
+                    return Err(format!("the {lane} lane's handler is part of another program"));
+                }
+                (ExecutorSpec::Command { argv, cwd }, _) => {
+                    let objects = match &job.input {
+                        InputSpec::Objects(_) => Some(input.clone()),
+                        InputSpec::Jsonl(_)
+                        | InputSpec::Csv { .. }
+                        | InputSpec::Json(_)
+                        | InputSpec::Inline(_)
+                        | InputSpec::Range { .. } => None,
+                    };
+                    let spec = CommandSpec {
+                        argv: argv.clone(),
+                        cwd: cwd.clone(),
+                        output: spec.output,
+                    };
+                    let command = CommandExecutor::new(&spec, objects, self.reaper().await?);
+                    Arc::new(command.map_err(|e| format!("{lane} lane: {e}"))?)
+                }
+            };
+            executors.insert(lane, executor);
+        }
+        Ok(executors)
+    }
+}
+
+#[async_trait]
+impl OpenRun for JobOpener {
+    async fn open(&self, row: &RunRow) -> Result<OpenedRun, String> {
+        let stored = StoredJob::of(row);
+        let job = stored.parse(self.executors()).map_err(|errors| errors.to_string())?;
+        let stores = self.backend.stores(&job, &row.id).await.map_err(|e| e.to_string())?;
+        let executors = self.lane_executors(&job, &stores.input).await?;
+        Ok(OpenedRun { job: Arc::new(job), stores, executors })
+    }
+}
