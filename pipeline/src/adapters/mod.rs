@@ -3,5 +3,6 @@
 
 #[cfg(feature = "local")]
 pub mod command;
+pub mod handler;
 #[cfg(feature = "local")]
 pub mod tokio_runtime;

@@ -266,7 +266,7 @@ async fn one_that_left_the_group_with_our_pipe_does_not_hold_up_the_call() {
     let file = directory.path().join("pid");
     let path = file.display();
     let script = format!(
-        "setsid sh -c 'echo $$ > {path}; {SLEEP}' & while [ ! -s {path} ]; do :; done; echo done"
+        "setsid sh -c 'echo $$ > {path}; exec {SLEEP}' & while [ ! -s {path} ]; do :; done; echo done"
     );
     let begun = Instant::now();
     assert_eq!(run(&script).await, "\"done\"");
