@@ -4,8 +4,9 @@
 //! executor that picks among ready tasks by a seed and jumps to the next deadline when none is
 //! ready. The same seed gives the same trace, byte for byte; another seed gives another order.
 //!
-//! [`simulation`] is the entry, [`node`] is one simulated process, [`exec`] runs the tasks
-//! within the bounds of [`halt`], [`entropy`] derives streams of numbers from the seed, [`trace`] writes down what happened.
+//! [`simulation`] is the entry, [`node`] is one simulated process, [`exec`] runs the tasks within the
+//! bounds of [`halt`], [`entropy`] derives streams of numbers from the seed, [`trace`] writes down what
+//! happened.
 
 pub mod entropy;
 pub mod exec;

@@ -10,6 +10,7 @@ pub mod memory;
 pub mod aws;
 #[cfg(feature = "local")]
 pub mod command;
+pub mod handler;
 #[cfg(feature = "local")]
 pub mod directory;
 #[cfg(feature = "sqlite")]
