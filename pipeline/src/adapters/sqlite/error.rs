@@ -43,6 +43,9 @@ pub enum OpenError {
     /// It may not be written.
     #[error("{} may only be read: give yourself the right to write it and its directory", .0.display())]
     ReadOnly(PathBuf),
+    /// Another process keeps it locked.
+    #[error("{} is held by another process for too long: see what it does, then try again", .0.display())]
+    Busy(PathBuf),
     /// Anything else.
     #[error("cannot open the ledger {}: {reason}", path.display())]
     Failed {
@@ -59,6 +62,7 @@ impl OpenError {
         match error.sqlite_error_code() {
             Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => Self::NotALedger(path),
             Some(ErrorCode::ReadOnly) => Self::ReadOnly(path),
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Busy(path),
             Some(_) | None => Self::Failed {
                 path,
                 reason: error.to_string(),

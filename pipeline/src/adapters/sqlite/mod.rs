@@ -22,6 +22,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::{Notify, mpsc};
@@ -36,6 +37,11 @@ use crate::ports::runtime::Clock;
 
 /// How many prepared statements a connection keeps: all of ours.
 const STATEMENTS_KEPT: usize = 32;
+
+/// How long apart a file that is locked is tried, for as long as a statement would wait. SQLite itself
+/// does not wait where a file is first logged ahead, or was just closed by its last user: both take
+/// milliseconds.
+const OPENINGS_APART: Duration = Duration::from_millis(10);
 
 /// What an opened ledger is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,7 +81,7 @@ impl SqliteLedger {
         let writer = match access {
             Access::Read => None,
             Access::Write => {
-                let connection = open_for_writing(path)?;
+                let connection = patiently(|| open_for_writing(path))?;
                 let writer = writer::Writer::new(connection, EMBEDDED_PROFILE);
                 let (sender, requests) = mpsc::channel(writer::WAITING_MAX);
                 start(path, "ledger-write", move || writer.run(requests))?;
@@ -130,10 +136,22 @@ fn start(path: &Path, name: &str, body: impl FnOnce() + Send + 'static) -> Resul
 }
 
 fn start_reader(path: &Path, name: &str) -> Result<mpsc::Sender<reader::Request>, OpenError> {
-    let connection = open_for_reading(path)?;
+    let connection = patiently(|| open_for_reading(path))?;
     let (sender, requests) = mpsc::channel(reader::WAITING_MAX);
     start(path, name, move || reader::run(&connection, requests))?;
     Ok(sender)
+}
+
+fn patiently(open: impl Fn() -> Result<Connection, OpenError>) -> Result<Connection, OpenError> {
+    let begun = Instant::now();
+    loop {
+        match open() {
+            Err(OpenError::Busy(_)) if begun.elapsed() < schema::BUSY_TIMEOUT => {
+                std::thread::sleep(OPENINGS_APART);
+            }
+            result => return result,
+        }
+    }
 }
 
 fn open_for_writing(path: &Path) -> Result<Connection, OpenError> {

@@ -5,6 +5,7 @@
 //! one is forgotten. Another process's commit empties both.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::mem;
 
 use rusqlite::{Connection, OptionalExtension as _, params};
@@ -28,12 +29,43 @@ pub(super) struct Slot {
     changed: bool,
 }
 
+type Slots = HashMap<Key, Slot, BuildHasherDefault<KeyHasher>>;
+
+/// Mixes a word at a time. The keys are the ledger's own, so nobody can choose them to collide, and
+/// the standard hasher, which guards against that, was a tenth of the writer's time.
+#[derive(Debug, Default)]
+struct KeyHasher(u64);
+
+impl KeyHasher {
+    /// Odd, with bits all over: 2^64 divided by the golden ratio.
+    const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+
+    fn mix(&mut self, word: u64) {
+        self.0 = (self.0.rotate_left(23) ^ word).wrapping_mul(Self::SPREAD);
+    }
+}
+
+impl Hasher for KeyHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.mix(u64::from_le_bytes(word));
+        }
+    }
+
+    /// The high bits are the well mixed ones; the map looks at the low ones too.
+    fn finish(&self) -> u64 {
+        self.0 ^ (self.0 >> 32)
+    }
+}
+
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Rows {
-    young: HashMap<Key, Slot>,
+    young: Slots,
     young_bytes: usize,
-    old: HashMap<Key, Slot>,
+    old: Slots,
     changed: Vec<Key>,
     buffer: Vec<u8>,
 }
@@ -109,7 +141,7 @@ impl Rows {
 
     /// The row, which was loaded before, to be changed and written at the next flush.
     pub(super) fn change(&mut self, key: Key) -> &mut Option<Row> {
-        let slot = self.young.entry(key.clone()).or_default();
+        let slot = self.young.get_mut(&key).expect("it was loaded");
         if !slot.changed {
             slot.changed = true;
             self.changed.push(key);

@@ -130,7 +130,12 @@ fn create(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
 
 /// Refuses a file that is not a ledger, or one of a newer program. An empty one passes.
 fn check(connection: &Connection, path: &Path) -> Result<(), OpenError> {
-    match layout(connection).map_err(|error| OpenError::of(path, &error))? {
+    let failed = |error| OpenError::of(path, &error);
+    // In one snapshot: another program may be laying the file out.
+    let snapshot = connection.unchecked_transaction().map_err(failed)?;
+    let layout = layout(&snapshot).map_err(failed)?;
+    snapshot.finish().map_err(failed)?;
+    match layout {
         Layout::Empty | Layout::Ours => Ok(()),
         Layout::Foreign => Err(OpenError::NotALedger(path.to_owned())),
         Layout::Newer(found) => Err(OpenError::Newer {

@@ -68,6 +68,40 @@ async fn what_was_answered_is_there_after_reopening_and_readable_with_sql() {
 }
 
 #[tokio::test]
+async fn the_files_of_a_killed_process_hold_every_answered_write() {
+    let directory = directory();
+    let path = directory.path().join("ledger.db");
+    let ledger = open(&path, Access::Write).expect("a new ledger");
+    for _ in 0..10 {
+        ledger.table().write(add_one("a")).await.expect("done");
+    }
+    // What a kill leaves: the file and its log as they are, and nobody to tidy up.
+    let left = directory.path().join("left.db");
+    std::fs::copy(&path, &left).expect("copied");
+    let log = |path: &Path| path.with_extension("db-wal");
+    std::fs::copy(log(&path), log(&left)).expect("the log is there");
+    for access in [Access::Read, Access::Write] {
+        let found = open(&left, access).expect("it is a ledger");
+        assert_eq!(count(&found.table(), "a").await, Some(10));
+    }
+}
+
+#[test]
+fn many_may_open_a_new_ledger_at_once() {
+    for _ in 0..10 {
+        let directory = directory();
+        let path = directory.path().join("ledger.db");
+        let open_it = || open(&path, Access::Write).map(drop);
+        std::thread::scope(|scope| {
+            let opened: Vec<_> = (0..4).map(|_| scope.spawn(open_it)).collect();
+            for one in opened {
+                assert_eq!(one.join().expect("no panic"), Ok(()));
+            }
+        });
+    }
+}
+
+#[tokio::test]
 async fn a_reader_beside_a_writer_sees_new_rows_and_may_not_write() {
     let directory = directory();
     let path = directory.path().join("ledger.db");

@@ -99,24 +99,25 @@ impl Writer {
 
     /// Serves until every sender is gone.
     pub(super) fn run(mut self, mut requests: mpsc::Receiver<Request>) {
+        // Both are kept from group to group: they are large, and the allocator tidies up at each.
         let mut group = Vec::with_capacity(GROUP_REQUESTS_MAX);
+        let mut answers = Vec::with_capacity(GROUP_REQUESTS_MAX);
         while requests.blocking_recv_many(&mut group, GROUP_REQUESTS_MAX) > 0 {
-            self.serve(&mut group);
+            self.serve(&mut group, &mut answers);
             self.rows.age();
         }
     }
 
     /// Does a group of requests in one transaction.
-    fn serve(&mut self, group: &mut Vec<Request>) {
-        let mut answers = Vec::with_capacity(group.len());
+    fn serve(&mut self, group: &mut Vec<Request>, answers: &mut Vec<Answer>) {
         let mut left = group.drain(..);
-        let done = self.commit(&mut left, &mut answers);
+        let done = self.commit(&mut left, answers);
         let Err(fault) = done else {
-            answers.into_iter().for_each(Answer::tell);
+            answers.drain(..).for_each(Answer::tell);
             return;
         };
         self.roll_back();
-        for answer in answers {
+        for answer in answers.drain(..) {
             answer.fail(fault.clone());
         }
         for request in left {
