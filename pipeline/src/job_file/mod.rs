@@ -28,7 +28,8 @@ use crate::core::id::JobName;
 use crate::core::job::{ExecutorSpec, InputSpec, Job, LedgerUri, Location, OnBreach};
 use crate::core::lane::Lane;
 
-use error::{Code, JobErrors};
+use error::Code;
+pub use error::JobErrors;
 use lanes::ReadLane;
 use reading::{Fields, Origin, Problem, Reading};
 

@@ -4,7 +4,6 @@
 //! horizon. Any number of sweepers may run: each thing they do is one conditional write.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use crate::core::class::{Class, Failure};
 use crate::core::id::{PageId, SHARDS, SessionId, WriteId};

@@ -325,7 +325,6 @@ impl Engine {
     }
 
     fn noted(&mut self, id: u64, unit: Unit, result: Result<Held, LedgerError>) {
-        let now = self.env.runtime.clock.tick();
         let Some(slot) = self.slots.get_mut(&id) else {
             return;
         };
@@ -357,7 +356,6 @@ impl Engine {
         let start = Start {
             page: id,
             unit,
-            alone: alone == Alone::Yes,
             timeout: spec.timeout,
         };
         match (prepared, run.executors.get(&self.lane)) {
@@ -369,7 +367,7 @@ impl Engine {
                 let problem = format!("there is no executor for the {} lane here", self.lane);
                 self.refuse(start, vec![Failure::new(Class::Unavailable, problem)]);
             }
-            (Err(failures), _) => self.refuse(start, failures, now),
+            (Err(failures), _) => self.refuse(start, failures),
         }
     }
 

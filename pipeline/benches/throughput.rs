@@ -1,0 +1,35 @@
+//! Items a second and peak memory of an embedded run: in-process no-op handler, one call an item.
+//!
+//! `cargo bench -p trommel --bench throughput -- [ITEMS] [MAX_CONCURRENCY]`
+
+use trommel::adapters::handler::{HandlerItem, handler};
+use trommel::runner::Embedded;
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let numbers: Vec<u64> = std::env::args().filter_map(|arg| arg.parse().ok()).collect();
+    let items = numbers.first().copied().unwrap_or(1_000_000);
+    let max = numbers.get(1).copied().unwrap_or(64);
+    let directory = tempfile::tempdir()?;
+    let ledger = directory.path().join("ledger.db");
+    let job = format!(
+        "name = \"throughput\"\ninput = {{ range = \"0..{items}\" }}\nmax_concurrency = {max}\n\
+         ledger = \"sqlite:{}\"\n",
+        ledger.display()
+    );
+    let noop = handler(|_: HandlerItem| async move { Ok(()) });
+    let begun = std::time::Instant::now();
+    let report = Embedded::new(job, noop)?.run().await?;
+    let seconds = begun.elapsed().as_secs_f64();
+    assert_eq!(report.counts.succeeded, items, "every item succeeds");
+    let rate = items as f64 / seconds;
+    println!("{items} items, max concurrency {max}: {seconds:.2} s, {rate:.0} items/s, peak memory {} MB", peak_mb());
+    Ok(())
+}
+
+fn peak_mb() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with("VmHWM")).unwrap_or_default();
+    let kb = line.split_whitespace().nth(1).and_then(|kb| kb.parse::<u64>().ok());
+    kb.unwrap_or(0) / 1024
+}
