@@ -6,6 +6,8 @@
 //! keeps the books, [`shell`] runs the loops, [`wire`] parses, [`adapters`] touch the world.
 
 pub mod adapters;
+#[cfg(feature = "cli")]
+pub mod cli;
 pub mod core;
 #[cfg(feature = "cli")]
 pub mod job_file;

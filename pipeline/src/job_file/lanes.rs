@@ -30,6 +30,9 @@ const KEYS: [&str; 10] = [
 const OURS: usize = 6;
 const COMMAND_EXAMPLE: &str = "[\"./thumbnail\", \"{path}\"]";
 
+/// The value is there and was refused; the errors say why.
+struct Refused;
+
 /// A lane, and where its table stands.
 pub(super) struct ReadLane {
     pub(super) spec: LaneSpec,
@@ -83,9 +86,9 @@ pub(super) fn read(
     };
     let spec = LaneSpec {
         executor: executor?,
-        object_bytes_max: object_bytes_max?,
+        object_bytes_max: object_bytes_max.ok()?,
         max_items_per_batch: batch?,
-        timeout: timeout?,
+        timeout: timeout.ok()?,
         grace: grace?,
         output: output?,
     };
@@ -205,21 +208,21 @@ fn command(reading: &mut Reading<'_>, fields: &Fields<'_>) -> Option<Vec<String>
     Some(argv)
 }
 
-fn max_object(reading: &mut Reading<'_>, fields: &Fields<'_>) -> Option<Option<u64>> {
-    let Some(value) = fields.get("max_object") else {
-        return Some(None);
+fn max_object(reading: &mut Reading<'_>, fields: &Fields<'_>) -> Result<Option<u64>, Refused> {
+    const KEY: &str = "max_object";
+    let Some(value) = fields.get(KEY) else {
+        return Ok(None);
     };
     if value.get_ref().is_integer() {
-        return reading
-            .whole(fields, "max_object", 0..=i64::MAX as u64)
-            .map(Some);
+        let bytes = reading.whole(fields, KEY, 0..=i64::MAX as u64);
+        return bytes.map(Some).ok_or(Refused);
     }
-    let text = reading.text(fields, "max_object", "\"64 MiB\"")?;
+    let text = reading.text(fields, KEY, "\"64 MiB\"").ok_or(Refused)?;
     let size = units::size(text.get_ref()).map_err(|message| {
         let help = "write a number with a unit, such as \"64 MiB\", \"500 KB\" or \"2 GiB\"";
         Problem::new(Code::BadUnit, message, help)
     });
-    reading.take(text.span(), size).map(Some)
+    reading.take(text.span(), size).map(Some).ok_or(Refused)
 }
 
 fn batch(reading: &mut Reading<'_>, fields: &Fields<'_>, lane: Lane) -> Option<u32> {
@@ -241,21 +244,22 @@ fn timeout(
     reading: &mut Reading<'_>,
     fields: &Fields<'_>,
     default: Option<Duration>,
-) -> Option<Option<Duration>> {
+) -> Result<Option<Duration>, Refused> {
     let Some(value) = fields.get("timeout") else {
-        return Some(default);
+        return Ok(default);
     };
     if value.get_ref().as_str() == Some("none") {
-        return Some(None);
+        return Ok(None);
     }
-    let timeout = duration(reading, fields, "timeout")?;
+    let timeout = duration(reading, fields, "timeout").ok_or(Refused)?;
     if timeout.is_zero() {
         let message = "no call ends within no time";
         let help = "write a longer one, or \"none\" for calls that may run as long as they like";
-        reading.refuse_at(value.span(), Problem::new(Code::OutOfBounds, message, help));
-        return None;
+        let problem = Problem::new(Code::OutOfBounds, message, help);
+        reading.refuse_at(value.span(), problem);
+        return Err(Refused);
     }
-    Some(Some(timeout))
+    Ok(Some(timeout))
 }
 
 /// A duration that is there.

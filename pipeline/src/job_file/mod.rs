@@ -7,6 +7,7 @@
 //! Reading order: [`parse`], then `input`, `lanes` and `rules` (what the tables mean), `reading` (how
 //! they are walked), `places` and `units` (how values are written), [`error`].
 
+mod check;
 pub mod error;
 mod input;
 mod lanes;
@@ -28,12 +29,12 @@ use crate::core::id::JobName;
 use crate::core::job::{ExecutorSpec, InputSpec, Job, LedgerUri, Location, OnBreach};
 use crate::core::lane::Lane;
 
+use check::Placed;
 use error::Code;
-pub use error::JobErrors;
 use lanes::ReadLane;
 use reading::{Fields, Origin, Problem, Reading};
 
-pub use error::JobError;
+pub use error::{JobError, JobErrors};
 pub use places::LEDGER_DEFAULT;
 pub use reading::Env;
 
@@ -48,8 +49,8 @@ pub const MAX_CONCURRENCY_MAX: u32 = 1_000_000;
 /// a Distributed Map starts at one time ("Map state's concurrency").
 pub const MAX_CONCURRENCY_DEFAULT: u32 = 10_000;
 
-/// SQS queue names have at most 80 characters ("Amazon SQS message quotas").
-const QUEUE_NAME_CHARS_MAX: usize = 80;
+/// How the two ways to replace the ledger are named in errors.
+const LEDGER_FLAG: &str = "--ledger or TROMMEL_LEDGER";
 
 const KEYS: [&str; 14] = [
     "name",
@@ -157,11 +158,11 @@ pub fn parse(
 /// # Errors
 /// What is wrong, with a way out.
 pub fn parse_ledger(text: &str, dir: &Path, env: &Env<'_>) -> Result<LedgerUri, JobErrors> {
-    let mut reading = Reading::new("", "--ledger", dir, env);
+    let mut reading = Reading::new("", LEDGER_FLAG, dir, env);
     match places::ledger_uri(text, dir, env) {
         Ok(ledger) => Ok(ledger),
         Err(problem) => {
-            reading.refuse(Origin::Flag("--ledger"), problem);
+            reading.refuse(Origin::Flag(LEDGER_FLAG), problem);
             Err(reading.finish().expect("one error was just noted"))
         }
     }
@@ -203,20 +204,20 @@ fn read(reading: &mut Reading<'_>, job: &Fields<'_>, options: &ParseOptions) -> 
     );
 
     if let (Some(function), Some(container), Some(input)) = (&function, &container, &input) {
-        check_lanes(reading, function, container, input);
+        check::lanes(reading, function, container, input);
     }
     if let (Some(function), Some(input)) = (&function, &input) {
-        check_batch_arguments(reading, function, input);
+        check::batch_arguments(reading, function, input);
     }
     if let Some(ledger) = &ledger {
-        check_places(
+        check::written(
             reading,
             input.as_ref(),
             ledger,
             [("results", &results), ("scratch", &scratch)],
         );
         if let Some(name) = &name {
-            check_queue_names(reading, name, ledger);
+            check::queue_names(reading, name, ledger);
         }
     }
     Some(Job {
@@ -333,8 +334,6 @@ fn replace_input(reading: &mut Reading<'_>, input: InputSpec, overrides: &Overri
     }
 }
 
-type Placed<T> = (T, Origin);
-
 /// A place that the file names under `key`, unless an option of the command line replaces it.
 fn location(
     reading: &mut Reading<'_>,
@@ -375,7 +374,7 @@ fn ledger(
         (Some(text), _) => (
             text.as_str(),
             overrides.dir.as_path(),
-            Origin::Flag("--ledger"),
+            Origin::Flag(LEDGER_FLAG),
         ),
         (None, Some(_)) => return written,
         (None, None) => (LEDGER_DEFAULT, reading.base, Origin::Whole),
@@ -386,124 +385,5 @@ fn ledger(
             reading.refuse(origin, problem);
             None
         }
-    }
-}
-
-fn check_lanes(
-    reading: &mut Reading<'_>,
-    function: &ReadLane,
-    container: &ReadLane,
-    input: &InputSpec,
-) {
-    let InputSpec::Objects(_) = input else {
-        // Rows and values always come to the function lane; the container lane takes what escalates.
-        return;
-    };
-    let Some(function_max) = function.spec.object_bytes_max else {
-        let message = "[function] takes objects of any size, so that none ever reaches [container]";
-        let help = "add max_object = \"64 MiB\" to [function]: larger ones go to [container]";
-        let problem = Problem::new(Code::Unreachable, message, help);
-        reading.refuse(function.max_object.clone(), problem);
-        return;
-    };
-    if let Some(container_max) = container.spec.object_bytes_max
-        && container_max <= function_max
-    {
-        let message = "[container] takes no larger objects than [function] already does";
-        let help = "make its max_object larger than [function]'s, or remove it: any size";
-        let problem = Problem::new(Code::Unreachable, message, help);
-        reading.refuse(container.max_object.clone(), problem);
-    }
-}
-
-/// A call with many items has no one path to fill in.
-fn check_batch_arguments(reading: &mut Reading<'_>, function: &ReadLane, input: &InputSpec) {
-    let ExecutorSpec::Command { argv, .. } = &function.spec.executor else {
-        return;
-    };
-    let is_objects = matches!(input, InputSpec::Objects(_));
-    let names_path = argv.iter().any(|argument| argument.contains("{path}"));
-    if is_objects && names_path && function.spec.max_items_per_batch > 1 {
-        let message = "a call that carries many items has no one `{path}`";
-        let help =
-            "read the items from standard input, one JSON a line, or set max_items_per_batch = 1";
-        reading.refuse(
-            function.origin.clone(),
-            Problem::new(Code::Conflict, message, help),
-        );
-    }
-}
-
-/// What the job writes must not lie in what it reads, and with a ledger on AWS its parts need S3.
-fn check_places(
-    reading: &mut Reading<'_>,
-    input: Option<&InputSpec>,
-    (ledger, ledger_origin): &Placed<LedgerUri>,
-    written: [(&str, &Option<Placed<Location>>); 2],
-) {
-    if let Some(InputSpec::Objects(source)) = input {
-        for (what, place) in written {
-            let Some((location, origin)) = place else {
-                continue;
-            };
-            if places::lies_in(location, source) {
-                refuse_endless(reading, origin.clone(), &format!("`{what}` lies"));
-            }
-        }
-        if let LedgerUri::Sqlite(file) = ledger
-            && places::lies_in(&Location::Path(file.clone()), source)
-        {
-            refuse_endless(
-                reading,
-                ledger_origin.clone(),
-                &format!("the ledger {} lies", file.display()),
-            );
-        }
-    }
-    let is_s3 = |place: &Option<Placed<Location>>| matches!(place, Some((Location::S3 { .. }, _)));
-    let [(_, results), (_, scratch)] = written;
-    match (ledger, scratch) {
-        (LedgerUri::Sqlite(_), _) => {}
-        (LedgerUri::DynamoDb(_), Some((Location::Path(_), origin))) => {
-            let message = "`scratch` must be in S3: every process of the job reads it";
-            let problem = Problem::new(
-                Code::Conflict,
-                message,
-                "write scratch = \"s3://BUCKET/PREFIX\"",
-            );
-            reading.refuse(origin.clone(), problem);
-        }
-        (LedgerUri::DynamoDb(_), None) if !is_s3(results) => {
-            let message = "with its ledger in DynamoDB the job needs a place in S3 for its parts";
-            let help = "add scratch = \"s3://BUCKET/PREFIX\", or let `results` be in S3";
-            reading.refuse(
-                ledger_origin.clone(),
-                Problem::new(Code::Missing, message, help),
-            );
-        }
-        (LedgerUri::DynamoDb(_), Some((Location::S3 { .. }, _)) | None) => {}
-    }
-}
-
-fn refuse_endless(reading: &mut Reading<'_>, origin: Origin, subject: &str) {
-    let message = format!("{subject} in the input: the run would read what it writes, without end");
-    let help = "put it elsewhere, or read a subdirectory that holds nothing but the input";
-    reading.refuse(origin, Problem::new(Code::Endless, message, help));
-}
-
-fn check_queue_names(
-    reading: &mut Reading<'_>,
-    name: &JobName,
-    (ledger, origin): &Placed<LedgerUri>,
-) {
-    let LedgerUri::DynamoDb(table) = ledger else {
-        return;
-    };
-    let longest = format!("{table}-{name}-{}", Lane::Container);
-    if longest.len() > QUEUE_NAME_CHARS_MAX {
-        let message =
-            format!("the queue {longest:?} would have more than {QUEUE_NAME_CHARS_MAX} characters");
-        let help = "shorten the table's name or the job's: SQS allows no more";
-        reading.refuse(origin.clone(), Problem::new(Code::BadPlace, message, help));
     }
 }

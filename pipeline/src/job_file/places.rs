@@ -162,7 +162,7 @@ fn absolute(text: &str, base: &Path) -> PathBuf {
                 path.pop();
             }
             Component::Prefix(_) | Component::RootDir | Component::Normal(_) => {
-                path.push(component)
+                path.push(component);
             }
         }
     }

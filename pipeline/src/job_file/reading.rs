@@ -333,9 +333,10 @@ impl<'a> Reading<'a> {
         let is_misspelt = fields.meant.iter().any(|meant| meant == key);
         if fields.get(key).is_none() && !is_misspelt {
             let message = format!("{} has no `{key}`", fields.title);
-            let origin = match fields.span.is_empty() {
-                true => Origin::Whole,
-                false => Origin::File(head(self.text, &fields.span)),
+            let origin = if fields.span.is_empty() {
+                Origin::Whole
+            } else {
+                Origin::File(head(self.text, &fields.span))
             };
             self.refuse(origin, Problem::new(Code::Missing, message, help));
         }

@@ -11,7 +11,7 @@ use crate::core::tolerance::{FailFast, Percent, Tolerance};
 
 use super::error::Code;
 use super::lanes::duration;
-use super::reading::{Fields, Origin, Problem, Reading, kind};
+use super::reading::{Fields, Problem, Reading, kind};
 
 /// The wait before the first retry, as in the Amazon States Language (IntervalSeconds 1).
 const INTERVAL_DEFAULT: std::time::Duration = std::time::Duration::from_secs(1);
@@ -243,28 +243,24 @@ fn errors(
                 );
                 reading.refuse_at(name.span(), problem);
             }
-            return remember(reading, Origin::File(names.span()), Errors::All, seen);
+            return Some(remember(reading, names.span(), Errors::All, seen));
         }
         let class = reading.take(name.span(), class(name.get_ref()))?;
         if !classes.contains(&class) {
             classes.push(class);
         }
     }
-    remember(
-        reading,
-        Origin::File(names.span()),
-        Errors::Any(classes),
-        seen,
-    )
+    let errors = Errors::Any(classes);
+    Some(remember(reading, names.span(), errors, seen))
 }
 
 /// Refuses a rule that can never match because earlier ones match all it could.
 fn remember(
     reading: &mut Reading<'_>,
-    origin: Origin,
+    span: std::ops::Range<usize>,
     errors: Errors,
     seen: &mut Vec<Errors>,
-) -> Option<Errors> {
+) -> Errors {
     let is_covered = match &errors {
         Errors::All => seen.contains(&Errors::All),
         Errors::Any(classes) => classes
@@ -274,10 +270,10 @@ fn remember(
     if is_covered {
         let message = "this rule never matches: the rules above it match all its classes";
         let help = "the first rule that matches counts; move this one up, or remove it";
-        reading.refuse(origin, Problem::new(Code::Unreachable, message, help));
+        reading.refuse_at(span, Problem::new(Code::Unreachable, message, help));
     }
     seen.push(errors.clone());
-    Some(errors)
+    errors
 }
 
 /// A class by its name. Any name may be a handler's own, so only what is surely meant otherwise is
@@ -305,12 +301,11 @@ fn class(name: &str) -> Result<Class, Problem> {
             format!("{name:?} is not how the class is written"),
             format!("did you mean \"{known}\"?"),
         ),
-        Some(_) => Ok(Class::from_name(name)),
         None if local != name => bad(
             format!("{name:?} is a class of Step Functions, not of Trommel"),
             "write \"ALL\", \"Timeout\", \"HandlerError\" or a class your handler returns"
                 .to_owned(),
         ),
-        None => Ok(Class::from_name(name)),
+        Some(_) | None => Ok(Class::from_name(name)),
     }
 }

@@ -1,5 +1,8 @@
 //! The whole file: good ones field by field, bad ones by the texts that users see.
 
+mod bad_files;
+
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -8,6 +11,7 @@ use super::*;
 use crate::core::class::Class;
 use crate::core::job::{CsvHeaders, LaneSpec, OutputMode};
 use crate::core::retry::{Errors, Jitter, Then};
+use bad_files::bad_files;
 
 fn options() -> ParseOptions {
     ParseOptions {
@@ -64,7 +68,7 @@ fn the_smallest_job_has_the_defaults_of_the_documentation() {
             },
             object_bytes_max: None,
             max_items_per_batch: 1,
-            timeout: Some(Duration::from_secs(900)),
+            timeout: Some(Duration::from_mins(15)),
             grace: Duration::from_secs(30),
             output: OutputMode::Keep,
         },
@@ -147,7 +151,7 @@ fn every_key_is_read() {
         "only the program is filled in"
     );
     assert_eq!(job.function.object_bytes_max, Some(64 << 20));
-    assert_eq!(job.function.timeout, Some(Duration::from_secs(60)));
+    assert_eq!(job.function.timeout, Some(Duration::from_mins(1)));
     assert_eq!(job.function.grace, Duration::ZERO);
     assert_eq!(job.function.output, OutputMode::None);
     let container = job.container.as_ref().expect("there is one");
@@ -159,7 +163,7 @@ fn every_key_is_read() {
     let classes = vec![Class::Timeout, Class::Named("NotAnImage".to_owned())];
     assert_eq!(first.errors, Errors::Any(classes));
     assert_eq!((first.max_attempts, first.jitter), (0, Jitter::None));
-    assert_eq!(first.max_delay, Some(Duration::from_secs(60)));
+    assert_eq!(first.max_delay, Some(Duration::from_mins(1)));
     let second = &job.retry[1];
     assert_eq!((second.max_attempts, second.jitter), (3, Jitter::Full));
     assert_eq!(second.interval, Duration::from_secs(1));
@@ -319,7 +323,7 @@ fn what_the_command_line_says_wrong_is_told_as_its_option() {
     let error = parse_ledger("postgres:x", Path::new("/"), &env).expect_err("no such ledger");
     insta::assert_snapshot!(error.to_string(), @r#"
     error[E0110]: there is no kind of ledger called "postgres"
-      --> --ledger
+      --> --ledger or TROMMEL_LEDGER
       help: write "sqlite:PATH" or "dynamodb:TABLE"
     "#);
 }
@@ -340,176 +344,13 @@ fn all_that_is_wrong_is_told_at_once() {
     );
 }
 
-/// Bad files: what is wrong, and the text.
-fn bad_files() -> Vec<(&'static str, String)> {
-    let lane = |text: &str| format!("input = {{ objects = \"in\" }}\n[function]\n{text}\n");
-    let container = "\n[function]\ncommand = [\"true\"]\nmax_object = \"1 MiB\"\n[container]\n";
-    let input = |text: &str| format!("input = {text}\nfunction.command = [\"true\"]\n");
-    let ten_rules: String = (0..10)
-        .map(|n| format!("[[retry]]\nerrors = [\"Class{n}\"]\n"))
-        .collect();
-    vec![
-        ("an empty file", String::new()),
-        (
-            "no TOML",
-            "input = { objects = in }\nname = \"x\nmax_concurrency = 4\n".to_owned(),
-        ),
-        ("a key twice", with("name = \"a\"\nname = \"b\"")),
-        ("a misspelt key", with("max_concurency = 64")),
-        ("a misspelt key in a lane", lane("comand = [\"true\"]")),
-        ("a key of nowhere", with("colour = \"red\"")),
-        ("a number as text", with("max_concurrency = \"64\"")),
-        ("no concurrency", with("max_concurrency = 0")),
-        (
-            "less than no failures",
-            with("tolerated_failure_count = -1"),
-        ),
-        (
-            "a percentage above a hundred",
-            with("tolerated_failure_percentage = 100.5"),
-        ),
-        (
-            "a percentage with its sign",
-            with("tolerated_failure_percentage = \"5%\""),
-        ),
-        ("an unreadable brake", with("fail_fast = \"10 of 100\"")),
-        ("a misspelt breach", with("on_breach = \"pausse\"")),
-        ("a bad name", with("name = \"My Photos\"")),
-        ("input as text", input("\"in\"")),
-        ("input that says nothing", input("{}")),
-        ("two inputs", input("{ objects = \"in\", csv = \"a.csv\" }")),
-        (
-            "a CSV option on objects",
-            input("{ objects = \"in\", delimiter = \";\" }"),
-        ),
-        ("a directory as CSV", input("{ csv = \"tables/\" }")),
-        (
-            "a wide delimiter and a double header",
-            input("{ csv = \"a\", delimiter = \"||\", headers = [\"a\", \"a\"] }"),
-        ),
-        ("a closed range", input("{ range = \"0..=9\" }")),
-        (
-            "a number JSON has not",
-            input("{ inline = [1, { x = nan }] }"),
-        ),
-        (
-            "events",
-            input("{ events = \"sqs:inbox\", prefix = \"in/\", window = \"1h\" }"),
-        ),
-        ("an unset variable", input("{ objects = \"${BUCKET}/in\" }")),
-        (
-            "a strange scheme",
-            input("{ objects = \"gs://bucket/in\" }"),
-        ),
-        ("no function", "input = { objects = \"in\" }\n".to_owned()),
-        ("no executor", lane("timeout = \"1min\"")),
-        (
-            "two executors",
-            lane("command = [\"true\"]\nlambda = \"thumbnail\""),
-        ),
-        ("a later executor", lane("docker = \"thumbnail:latest\"")),
-        (
-            "a command line",
-            lane("command = \"convert -resize 50% {path}\""),
-        ),
-        ("an empty command", lane("command = []")),
-        (
-            "a bad size",
-            lane("command = [\"true\"]\nmax_object = \"64 Mibs\""),
-        ),
-        (
-            "a duration without unit",
-            lane("command = [\"true\"]\ntimeout = 60"),
-        ),
-        (
-            "a bad and a zero duration",
-            lane("command = [\"true\"]\ntimeout = \"0s\"\ngrace = \"soon\""),
-        ),
-        (
-            "a batch of none",
-            lane("command = [\"true\"]\nmax_items_per_batch = 0"),
-        ),
-        (
-            "a batch too large",
-            lane("command = [\"true\"]\nmax_items_per_batch = 101"),
-        ),
-        (
-            "a path in a batch",
-            lane("command = [\"cat\", \"{path}\"]\nmax_items_per_batch = 2"),
-        ),
-        (
-            "a container never reached",
-            format!("{}[container]\ncommand = [\"true\"]\n", with("")),
-        ),
-        (
-            "a container no larger",
-            format!(
-                "input.objects = \"in\"{container}command = [\"true\"]\nmax_object = \"1 MiB\"\n"
-            ),
-        ),
-        (
-            "a batch of containers",
-            format!(
-                "input.objects = \"in\"{container}command = [\"true\"]\nmax_items_per_batch = 5\n"
-            ),
-        ),
-        ("too many retry rules", format!("{}{ten_rules}", with(""))),
-        (
-            "too many attempts, a rate below 1",
-            with("[[retry]]\nerrors = [\"ALL\"]\nmax_attempts = 36\nbackoff_rate = 0.5"),
-        ),
-        (
-            "a cap below the first wait",
-            with("[[retry]]\nerrors = [\"ALL\"]\ninterval = \"10s\"\nmax_delay = \"1s\""),
-        ),
-        (
-            "classes of elsewhere",
-            with(
-                "[[retry]]\nerrors = [\"States.Timeout\"]\n[[retry]]\nerrors = [\"outofmemory\"]\n[[retry]]\nerrors = [\"States.TaskFailed\"]",
-            ),
-        ),
-        (
-            "a rule after ALL",
-            with("[[retry]]\nerrors = [\"ALL\"]\n[[retry]]\nerrors = [\"Timeout\"]"),
-        ),
-        ("one bracket too few", with("[retry]\nerrors = [\"ALL\"]")),
-        ("no errors, no then", with("[[catch]]")),
-        (
-            "catch without container",
-            with("[[catch]]\nerrors = [\"Timeout\"]\nthen = \"container\""),
-        ),
-        (
-            "a table without scratch",
-            with("ledger = \"dynamodb:trommel\""),
-        ),
-        (
-            "a local scratch for a table",
-            with("ledger = \"dynamodb:trommel\"\nscratch = \"./scratch\""),
-        ),
-        (
-            "a table's name too long",
-            with(&format!(
-                "ledger = \"dynamodb:{}\"\nscratch = \"s3://bucket\"",
-                "t".repeat(70)
-            )),
-        ),
-        ("a ledger of nowhere", with("ledger = \"./ledger.db\"")),
-        ("results in the input", with("results = \"./in/out\"")),
-        ("everything in the input", input("{ objects = \".\" }")),
-        (
-            "control characters",
-            "input = { objects = \"in\" }\n\"\\u001b[31m\" = 1\n\t\tname = 5 # \u{1b}".to_owned(),
-        ),
-    ]
-}
-
 #[test]
 fn bad_files_are_told_with_place_and_way_out() {
     let mut told = String::new();
     for (what, text) in bad_files() {
         let errors = parsed(&text).expect_err(what);
         assert!(!errors.0.is_empty(), "{what}");
-        told.push_str(&format!("=== {what}\n{errors}\n\n"));
+        write!(told, "=== {what}\n{errors}\n\n").expect("a String takes everything");
     }
     assert!(
         !told.contains('\u{1b}'),
