@@ -1,1 +1,5 @@
-fn main() {}
+//! The `trommel` program.
+
+fn main() -> std::process::ExitCode {
+    trommel::cli::main()
+}

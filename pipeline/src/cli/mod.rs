@@ -7,6 +7,8 @@
 //! [`error`] and [`exit`].
 
 pub mod args;
+#[cfg(feature = "embedded")]
+mod commands;
 pub mod error;
 pub mod exit;
 pub mod logging;
@@ -26,8 +28,19 @@ use error::CliError;
 use exit::Exit;
 use text::Color;
 
+/// The whole program: what the `trommel` binary runs.
+///
+/// The hidden command `__reaper` comes first: it must run before any thread starts.
+#[cfg(feature = "embedded")]
+pub fn main() -> ExitCode {
+    if std::env::args_os().nth(1).is_some_and(|first| first == "__reaper") {
+        return crate::adapters::command::reaper_main();
+    }
+    start(commands::carry_out)
+}
+
 /// Reads the arguments, sets up the log, has the command carried out, and tells how it ended.
-pub fn main(carry_out: impl FnOnce(Cli) -> Result<Exit, CliError>) -> ExitCode {
+pub fn start(carry_out: impl FnOnce(Cli) -> Result<Exit, CliError>) -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(told) => return usage(&told),

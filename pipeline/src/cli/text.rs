@@ -15,7 +15,15 @@ pub enum Color {
 impl Color {
     /// For standard error: a terminal that is not dumb, and no `NO_COLOR`.
     pub fn of_stderr() -> Self {
-        let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+        Self::of(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+    }
+
+    /// For standard output, alike.
+    pub fn of_stdout() -> Self {
+        Self::of(std::io::IsTerminal::is_terminal(&std::io::stdout()))
+    }
+
+    fn of(is_terminal: bool) -> Self {
         let is_refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
         if is_terminal && !is_refused && !is_dumb {

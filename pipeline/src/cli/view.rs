@@ -10,39 +10,11 @@ use crate::core::class::Class;
 use crate::core::id::{ItemId, JobName, RunId};
 use crate::core::lane::Lane;
 use crate::core::outcome::{ItemCounts, Outcome};
+pub use crate::core::run::RunStatus;
 use crate::core::time::Timestamp;
 use crate::core::tolerance::Tolerance;
 
 use super::text;
-
-/// What became of a run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "UPPERCASE")]
-pub enum RunStatus {
-    /// It goes on.
-    Running,
-    /// It waits for `resume`.
-    Paused,
-    /// Its failures are within the tolerance.
-    Succeeded,
-    /// They are not.
-    Failed,
-    /// It was stopped.
-    Aborted,
-}
-
-impl RunStatus {
-    /// The name.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Running => "RUNNING",
-            Self::Paused => "PAUSED",
-            Self::Succeeded => "SUCCEEDED",
-            Self::Failed => "FAILED",
-            Self::Aborted => "ABORTED",
-        }
-    }
-}
 
 /// A run at one moment: the page of `status`.
 #[derive(Clone, Debug, PartialEq, Serialize)]

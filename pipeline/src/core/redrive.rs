@@ -19,12 +19,15 @@ pub struct Selection {
     /// Whether items that are still pending are taken too; none: exactly if no other filter is set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pending: Option<bool>,
+    /// Whether nothing that is settled is taken.
+    #[serde(skip_serializing_if = "is_false")]
+    pub only_pending: bool,
     /// Items whose failure has one of these classes.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub classes: Vec<String>,
-    /// Items whose failure has this fingerprint.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub fingerprint: Option<String>,
+    /// Items whose failure has one of these fingerprints.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub fingerprints: Vec<String>,
     /// Items whose key (or value) matches this pattern: `*` any text, `?` one character.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
@@ -37,6 +40,11 @@ pub struct Selection {
     /// These items, by their names.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub items: Vec<String>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the shape that serde asks for")]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// What a selection may look at.
@@ -61,7 +69,7 @@ impl Selection {
     fn is_narrow(&self) -> bool {
         !self.outcomes.is_empty()
             || !self.classes.is_empty()
-            || self.fingerprint.is_some()
+            || !self.fingerprints.is_empty()
             || self.needs_input()
             || !self.items.is_empty()
     }
@@ -73,7 +81,7 @@ impl Selection {
 
     /// Whether failures must be looked up to decide.
     pub fn needs_failures(&self) -> bool {
-        !self.classes.is_empty() || self.fingerprint.is_some()
+        !self.classes.is_empty() || !self.fingerprints.is_empty()
     }
 
     /// Whether inputs must be looked up to decide.
@@ -95,12 +103,14 @@ impl Selection {
                 .iter()
                 .any(|class| Some(class.as_str()) == candidate.class)
         };
+        let any_fingerprint = || {
+            let has = |print: &String| Some(print.as_str()) == candidate.fingerprint;
+            self.fingerprints.iter().any(has)
+        };
         by_outcome
+            && !self.only_pending
             && (self.classes.is_empty() || any_class())
-            && self
-                .fingerprint
-                .as_deref()
-                .is_none_or(|f| candidate.fingerprint == Some(f))
+            && (self.fingerprints.is_empty() || any_fingerprint())
             && self
                 .key
                 .as_deref()

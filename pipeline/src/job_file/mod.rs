@@ -377,7 +377,7 @@ fn ledger(
             Origin::Flag(LEDGER_FLAG),
         ),
         (None, Some(_)) => return written,
-        (None, None) => (LEDGER_DEFAULT, reading.base, Origin::Whole),
+        (None, None) => (LEDGER_DEFAULT, overrides.dir.as_path(), Origin::Whole),
     };
     match places::ledger_uri(text, dir, reading.env) {
         Ok(ledger) => Some((ledger, origin)),

@@ -115,6 +115,8 @@ pub struct Seen {
     pub generation: Generation,
     /// Whether items pending since an older generation are worked on.
     pub takes_pending: bool,
+    /// Whether sources that changed are taken as they are now.
+    pub refresh: bool,
 }
 
 impl Seen {
@@ -130,6 +132,7 @@ impl Seen {
             status: row.state.status,
             generation: row.state.generation,
             takes_pending: row.takes_pending(),
+            refresh: row.redrive.as_ref().is_some_and(|redrive| redrive.refresh),
         }
     }
 }

@@ -22,6 +22,6 @@ mod sweeper;
 mod worker;
 
 pub use env::{Env, Mode, OpenError, OpenRun, OpenedRun, Others, RunHandle, Seen, Settings};
-pub use redriver::plan;
+pub use redriver::{Plan, plan};
 pub use session::{Session, SessionEnd};
 pub use source::{SourceError, Stores};

@@ -167,6 +167,23 @@ impl RunReader {
         Ok(items.into_values().collect())
     }
 
+    /// What the handler answered for an item that succeeded, as JSON; none if nothing was kept.
+    ///
+    /// # Errors
+    /// The output part cannot be read, in words.
+    pub async fn output_of(&self, item: &ItemView) -> Result<Option<String>, String> {
+        let held = self.ledger.page(&self.row.id, item.page).await.map_err(|e| e.to_string())?;
+        let Some(held) = held else { return Ok(None) };
+        for stretch in &held.page.outputs {
+            for line in super::outputs::read(&self.stores, stretch).await? {
+                if line.item.parse() == Ok(item.item) {
+                    return Ok(Some(line.output.get().to_owned()));
+                }
+            }
+        }
+        Ok(None)
+    }
+
     /// Items whose pages are not made yet: packing says what they will be called.
     fn unrouted(&self, part: u32, inputs: &Inputs) -> BTreeMap<u32, ItemView> {
         let order = if self.job.max_concurrency == 1 {

@@ -716,7 +716,7 @@ fn prepare(slot: &Slot, unit: &Unit, lane: Lane, spec: &LaneSpec) -> Result<Call
                 return Err(vec![Failure::new(Class::TooLarge, cause)]);
             }
             Routed::To(routed) => debug_assert!(
-                routed == lane || page.escalated_or_moved(lane),
+                routed == lane || page.escalated_or_moved(lane) || slot.run.now().refresh,
                 "S9: the lane matches the size rule, or the item was escalated"
             ),
         }

@@ -13,7 +13,7 @@ use crate::core::lane::Lane;
 use crate::core::page::Refusal;
 use crate::ledger::{Held, LedgerError};
 use crate::ports::queue::Handle;
-use crate::ports::{Message, Queue, QueueError};
+use crate::ports::{Message, ObjectsError, Queue, QueueError};
 use crate::shell::env::{Env, Mode, OpenError, RunHandle};
 use crate::shell::hints::{self, HINT_VISIBILITY};
 use crate::shell::router::{part_inputs, reading_cursor};
@@ -274,7 +274,23 @@ async fn inputs_of(env: &Env, run: &RunHandle, held: &Held) -> Result<Vec<Arc<In
             inputs.push(input.clone());
         }
     }
+    if run.now().refresh {
+        for input in &mut inputs {
+            refresh(run, input).await?;
+        }
+    }
     Ok(inputs)
+}
+
+/// The object as it is now instead of as it was listed; one that is gone stays as it was, and fails so.
+async fn refresh(run: &RunHandle, input: &mut Arc<Input>) -> Result<(), Unread> {
+    let Input::Object(object) = input.as_ref() else { return Ok(()) };
+    match run.stores.input.head(&object.key).await {
+        Ok(now) => *input = Arc::new(Input::Object(now)),
+        Err(ObjectsError::NotFound(_) | ObjectsError::Changed(_)) => {}
+        Err(error) => return Err(Unread::Later(error.to_string())),
+    }
+    Ok(())
 }
 
 fn unread(error: SourceError) -> Unread {
