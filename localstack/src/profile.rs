@@ -20,6 +20,18 @@ pub struct Profile {
     /// Writes in one transaction: AWS takes 100. The DynamoDB Local of 2020, which our own image of
     /// LocalStack carries, takes 10 and answers 11 with a ValidationException.
     pub transact_writes_max: usize,
+    /// What a delete makes of the handle of a former delivery, or of a message that is deleted already.
+    pub former_handles: FormerHandles,
+}
+
+/// What a delete makes of a handle that was good once. AWS: it succeeds, and the message may stay
+/// ("DeleteMessage").
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FormerHandles {
+    /// It succeeds, as on AWS.
+    Accepted,
+    /// It fails with ReceiptHandleIsInvalid, as for a handle that never was one.
+    Refused,
 }
 
 impl Kind {
@@ -35,11 +47,17 @@ impl Kind {
     /// What it can do; of one we do not know, the least that any can.
     pub fn profile(self) -> Profile {
         match self {
-            Self::LocalStack | Self::Unknown => Profile {
+            Self::LocalStack => Profile {
                 transact_writes_max: 10,
+                former_handles: FormerHandles::Accepted,
             },
             Self::MiniStack => Profile {
                 transact_writes_max: 100,
+                former_handles: FormerHandles::Refused,
+            },
+            Self::Unknown => Profile {
+                transact_writes_max: 10,
+                former_handles: FormerHandles::Refused,
             },
         }
     }
