@@ -140,6 +140,7 @@ async fn choose() -> Result<Stage, NoEndpoint> {
                 Ok(emulator) => return Ok(Stage::On(emulator)),
                 Err(reason) => reason,
             };
+            say(&format!("not {docker}"));
             match ministack().await {
                 Ok(emulator) => Ok(Stage::On(emulator)),
                 Err(reason) => Err(NoEndpoint {

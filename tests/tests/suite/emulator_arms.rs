@@ -15,7 +15,7 @@ use trommel_tests::contract::Stage;
 
 /// Says what is left out, each thing once, and past the harness, which would keep the words of a test
 /// that passes to itself.
-fn left_out(what: &str) {
+pub(crate) fn left_out(what: &str) {
     static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
     let mut said = SAID.lock().expect("nobody panics holding it");
     if said.insert(what.to_owned()) {

@@ -14,7 +14,9 @@ use trommel::ports::{
     Write,
 };
 
-use crate::emulator_arms::{emulator, fresh};
+use trommel_localstack::{EncodedListings, Kind};
+
+use crate::emulator_arms::{emulator, fresh, left_out};
 
 /// A queue must show a message that was sent within this time.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -166,25 +168,8 @@ async fn any_key_that_s3_takes_comes_through_whole() {
             .await;
         put.unwrap_or_else(|e| panic!("{key:?}: {e}"));
     }
-    let mut listed = Vec::new();
-    loop {
-        let after = listed.last().cloned();
-        let page = bucket
-            .list(b"", after.as_deref(), 4)
-            .await
-            .expect("it answers");
-        listed.extend(page.objects.iter().map(|one| one.key.to_vec()));
-        if !page.more {
-            break;
-        }
-    }
-    let expected: Vec<Vec<u8>> = keys.iter().map(|key| key.as_bytes().to_vec()).collect();
-    let shown = |keys: &[Vec<u8>]| -> Vec<String> {
-        keys.iter()
-            .map(|key| String::from_utf8_lossy(key).into_owned())
-            .collect()
-    };
-    assert_eq!(shown(&listed), shown(&expected));
+    let expected: Vec<String> = keys.iter().map(|key| (*key).to_owned()).collect();
+    assert_eq!(list_all(&bucket, 4).await, expected);
     for key in &keys {
         let object = bucket.head(key.as_bytes()).await;
         let object = object.unwrap_or_else(|e| panic!("{key:?}: {e}"));
@@ -199,6 +184,52 @@ async fn any_key_that_s3_takes_comes_through_whole() {
         let put = bucket.put(refused, Bytes::new()).await;
         assert!(matches!(put, Err(ObjectsError::Refused(_))), "{put:?}");
     }
+}
+
+/// The keys of a bucket whose keys are text, so many at a time.
+async fn list_all(bucket: &S3Objects, limit: usize) -> Vec<String> {
+    let mut listed: Vec<String> = Vec::new();
+    loop {
+        let after = listed.last().map(String::as_bytes);
+        let page = bucket.list(b"", after, limit).await.expect("it answers");
+        let text = |key: &[u8]| String::from_utf8(key.to_vec()).expect("these keys are text");
+        listed.extend(page.objects.iter().map(|one| text(&one.key)));
+        if !page.more {
+            return listed;
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_encoded_listing_goes_as_the_profile_says() {
+    let Some(emulator) = emulator("encoded listings").await else {
+        return;
+    };
+    match emulator.kind() {
+        Kind::LocalStack | Kind::MiniStack => {}
+        // Its profile is a guess, with nothing to hold it to.
+        Kind::Unknown => return left_out("nothing is known of this endpoint's encoded listings"),
+    }
+    // As AWS is asked: here the adapter's decoding meets a service.
+    let mut endpoint = emulator.endpoint();
+    endpoint.encoded_listings = true;
+    let clients = Clients::open(endpoint).await;
+    let name = fresh("encoded");
+    let made = emulator.bucket(&clients, &name).await;
+    made.expect("it answers");
+    let bucket = S3Objects::new(&clients, name);
+    let keys: BTreeSet<&str> = ODD_KEYS.into_iter().collect();
+    for key in &keys {
+        let put = bucket.put(key.as_bytes(), Bytes::new()).await;
+        put.expect("it answers");
+    }
+    let expected: Vec<&str> = keys.into_iter().collect();
+    let found = if list_all(&bucket, 1).await == expected {
+        EncodedListings::ByKey
+    } else {
+        EncodedListings::BySpelling
+    };
+    assert_eq!(found, emulator.profile().encoded_listings);
 }
 
 #[tokio::test]
