@@ -123,7 +123,8 @@ fn find_blocking() -> Result<Stage, NoEndpoint> {
 /// Says it past the test harness, which keeps what a passing test prints to itself. Where nobody
 /// reads stderr, nobody misses it.
 pub(crate) fn say(text: &str) {
-    writeln!(io::stderr(), "trommel-localstack: {text}").ok();
+    let line = format!("trommel-localstack: {text}\n");
+    io::stderr().write_all(line.as_bytes()).ok();
 }
 
 async fn choose() -> Result<Stage, NoEndpoint> {
@@ -139,6 +140,7 @@ async fn choose() -> Result<Stage, NoEndpoint> {
                 Ok(emulator) => return Ok(Stage::On(emulator)),
                 Err(reason) => reason,
             };
+            say(&format!("not {docker}"));
             match ministack().await {
                 Ok(emulator) => Ok(Stage::On(emulator)),
                 Err(reason) => Err(NoEndpoint {

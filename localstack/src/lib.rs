@@ -14,5 +14,5 @@ mod watchdog;
 
 pub use choice::Choice;
 pub use endpoint::{Emulator, NoEndpoint, Stage};
-pub use profile::{Kind, Profile};
+pub use profile::{EncodedListings, FormerHandles, Kind, Profile};
 pub use provision::ProvisionError;

@@ -20,6 +20,30 @@ pub struct Profile {
     /// Writes in one transaction: AWS takes 100. The DynamoDB Local of 2020, which our own image of
     /// LocalStack carries, takes 10 and answers 11 with a ValidationException.
     pub transact_writes_max: usize,
+    /// What a delete makes of the handle of a former delivery, or of a message that is deleted already.
+    pub former_handles: FormerHandles,
+    /// How a listing whose keys are to come percent-encoded is ordered and cut.
+    pub encoded_listings: EncodedListings,
+}
+
+/// What a delete makes of a handle that was good once. AWS: it succeeds, and the message may stay
+/// ("DeleteMessage").
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FormerHandles {
+    /// It succeeds, as on AWS.
+    Accepted,
+    /// It fails with ReceiptHandleIsInvalid, as for a handle that never was one.
+    Refused,
+}
+
+/// How a listing with `encoding-type=url` goes ("ListObjectsV2").
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EncodedListings {
+    /// By the keys, as on AWS.
+    ByKey,
+    /// By the encoded keys: `start-after=z` cuts off `é`, whose encoding begins with `%`, though it
+    /// comes after it. The adapter therefore asks emulators for plain keys.
+    BySpelling,
 }
 
 impl Kind {
@@ -35,11 +59,20 @@ impl Kind {
     /// What it can do; of one we do not know, the least that any can.
     pub fn profile(self) -> Profile {
         match self {
-            Self::LocalStack | Self::Unknown => Profile {
+            Self::LocalStack => Profile {
                 transact_writes_max: 10,
+                former_handles: FormerHandles::Accepted,
+                encoded_listings: EncodedListings::BySpelling,
             },
             Self::MiniStack => Profile {
                 transact_writes_max: 100,
+                former_handles: FormerHandles::Refused,
+                encoded_listings: EncodedListings::ByKey,
+            },
+            Self::Unknown => Profile {
+                transact_writes_max: 10,
+                former_handles: FormerHandles::Refused,
+                encoded_listings: EncodedListings::BySpelling,
             },
         }
     }

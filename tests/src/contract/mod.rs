@@ -71,7 +71,8 @@ macro_rules! contract_checks {
     (@one $module:ident, $stage:expr, [$($more:expr),*], $check:ident) => {
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
         async fn $check() {
-            let stage = $stage.await;
+            let stage: Option<$crate::contract::Stage<_>> = $stage.await.into();
+            let Some(stage) = stage else { return };
             $crate::contract::$module::$check(&*stage.port $(, &*$more)*).await;
         }
     };

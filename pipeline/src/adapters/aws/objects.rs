@@ -30,6 +30,7 @@ const KEY_BYTES_MAX: usize = 1024;
 pub struct S3Objects {
     client: Client,
     bucket: String,
+    encoded_listings: bool,
 }
 
 impl S3Objects {
@@ -38,6 +39,7 @@ impl S3Objects {
         Self {
             client: clients.s3.clone(),
             bucket: bucket.into(),
+            encoded_listings: clients.endpoint.encoded_listings,
         }
     }
 
@@ -109,7 +111,7 @@ impl Objects for S3Objects {
             .set_prefix(prefix_key)
             .set_start_after(after)
             .max_keys(limit.clamp(1, LIST_MAX) as i32)
-            .encoding_type(EncodingType::Url)
+            .set_encoding_type(self.encoded_listings.then_some(EncodingType::Url))
             .send()
             .await
             .map_err(|error| {

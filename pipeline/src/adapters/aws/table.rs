@@ -211,7 +211,7 @@ impl Table for DynamoTable {
             .writing
             .transact_write_items()
             .set_transact_items(Some(actions))
-            .client_request_token(request_token(token))
+            .client_request_token(request_token(&self.name, token))
             .send()
             .await;
         let Err(error) = answer else { return Ok(()) };
@@ -301,11 +301,13 @@ fn is_strong(consistency: Consistency) -> bool {
     }
 }
 
-/// Any token as a ClientRequestToken: the start of its hash.
-fn request_token(token: &str) -> String {
+/// Any token as a ClientRequestToken: the start of a hash. The table is hashed with it, because tokens are
+/// the account's, and two ledgers may well do the same.
+fn request_token(table: &str, token: &str) -> String {
     /// In base64, 27 bytes are exactly the 36 characters there is room for.
     const BYTES: usize = TOKEN_CHARS / 4 * 3;
-    let hash = Sha256::digest(token.as_bytes());
+    // A table's name holds no slash.
+    let hash = Sha256::digest(format!("{table}/{token}"));
     base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(&hash[..BYTES])
 }
 
@@ -345,9 +347,10 @@ mod tests {
 
     #[test]
     fn a_token_of_any_length_fits_and_stays_itself() {
-        let long = request_token(&"x".repeat(1000));
+        let long = request_token("table", &"x".repeat(1000));
         assert_eq!(long.len(), TOKEN_CHARS);
-        assert_eq!(long, request_token(&"x".repeat(1000)));
-        assert_ne!(long, request_token("x"));
+        assert_eq!(long, request_token("table", &"x".repeat(1000)));
+        assert_ne!(long, request_token("table", "x"));
+        assert_ne!(long, request_token("other", &"x".repeat(1000)));
     }
 }
