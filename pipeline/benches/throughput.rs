@@ -7,7 +7,9 @@ use trommel::runner::Embedded;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let numbers: Vec<u64> = std::env::args().filter_map(|arg| arg.parse().ok()).collect();
+    let numbers: Vec<u64> = std::env::args()
+        .filter_map(|arg| arg.parse().ok())
+        .collect();
     let items = numbers.first().copied().unwrap_or(1_000_000);
     let max = numbers.get(1).copied().unwrap_or(64);
     let directory = tempfile::tempdir()?;
@@ -23,13 +25,22 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let seconds = begun.elapsed().as_secs_f64();
     assert_eq!(report.counts.succeeded, items, "every item succeeds");
     let rate = items as f64 / seconds;
-    println!("{items} items, max concurrency {max}: {seconds:.2} s, {rate:.0} items/s, peak memory {} MB", peak_mb());
+    println!(
+        "{items} items, max concurrency {max}: {seconds:.2} s, {rate:.0} items/s, peak memory {} MB",
+        peak_mb()
+    );
     Ok(())
 }
 
 fn peak_mb() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find(|line| line.starts_with("VmHWM")).unwrap_or_default();
-    let kb = line.split_whitespace().nth(1).and_then(|kb| kb.parse::<u64>().ok());
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmHWM"))
+        .unwrap_or_default();
+    let kb = line
+        .split_whitespace()
+        .nth(1)
+        .and_then(|kb| kb.parse::<u64>().ok());
     kb.unwrap_or(0) / 1024
 }

@@ -17,11 +17,19 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let square = handler(|item: HandlerItem| async move {
         let number: i64 = item.json()?;
         if number % 13 == 0 {
-            return Err(Failure::new(Class::from_name("Unlucky"), format!("{number} is unlucky")));
+            return Err(Failure::new(
+                Class::from_name("Unlucky"),
+                format!("{number} is unlucky"),
+            ));
         }
         Ok(json!({ "number": number, "square": number * number }))
     });
     let report = Embedded::new(JOB, square)?.run().await?;
-    println!("{} {} {:?}", report.row.id, report.row.state.status.as_str(), report.counts);
+    println!(
+        "{} {} {:?}",
+        report.row.id,
+        report.row.state.status.as_str(),
+        report.counts
+    );
     Ok(())
 }

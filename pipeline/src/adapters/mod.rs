@@ -10,9 +10,9 @@ pub mod memory;
 pub mod aws;
 #[cfg(feature = "local")]
 pub mod command;
-pub mod handler;
 #[cfg(feature = "local")]
 pub mod directory;
+pub mod handler;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 #[cfg(feature = "local")]

@@ -33,7 +33,10 @@ use text::Color;
 /// The hidden command `__reaper` comes first: it must run before any thread starts.
 #[cfg(feature = "embedded")]
 pub fn main() -> ExitCode {
-    if std::env::args_os().nth(1).is_some_and(|first| first == "__reaper") {
+    if std::env::args_os()
+        .nth(1)
+        .is_some_and(|first| first == "__reaper")
+    {
         return crate::adapters::command::reaper_main();
     }
     start(commands::carry_out)

@@ -42,7 +42,10 @@ pub struct Selection {
     pub items: Vec<String>,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "the shape that serde asks for")]
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the shape that serde asks for"
+)]
 fn is_false(value: &bool) -> bool {
     !value
 }

@@ -35,7 +35,10 @@ impl AwsPlace {
             }
             Purpose::Write | Purpose::Read => {}
         }
-        Ok(Self { clients, name: name.to_owned() })
+        Ok(Self {
+            clients,
+            name: name.to_owned(),
+        })
     }
 
     pub(super) fn table(&self) -> Arc<dyn Table> {
@@ -54,7 +57,9 @@ impl AwsPlace {
         let mut queues = BTreeMap::new();
         for lane in lanes {
             let name = Blueprint::queue_name(&self.name, job, *lane);
-            let queue = SqsQueue::open(&self.clients, &name).await.map_err(unreachable)?;
+            let queue = SqsQueue::open(&self.clients, &name)
+                .await
+                .map_err(unreachable)?;
             queues.insert(*lane, Arc::new(queue) as Arc<dyn Queue>);
         }
         Ok(queues)

@@ -67,7 +67,9 @@ enum BackendPlace {
 
 impl std::fmt::Debug for Backend {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Backend").field("uri", &self.uri).finish_non_exhaustive()
+        f.debug_struct("Backend")
+            .field("uri", &self.uri)
+            .finish_non_exhaustive()
     }
 }
 
@@ -87,7 +89,12 @@ impl Backend {
             LedgerUri::DynamoDb(name) => {
                 let place = super::aws::AwsPlace::open(name, purpose).await?;
                 let table = place.table();
-                Ok(Self { uri: uri.clone(), runtime, table, place: BackendPlace::Aws(place) })
+                Ok(Self {
+                    uri: uri.clone(),
+                    runtime,
+                    table,
+                    place: BackendPlace::Aws(place),
+                })
             }
             #[cfg(not(feature = "aws"))]
             LedgerUri::DynamoDb(_) => Err(not_built("dynamodb: ledgers")),
@@ -111,7 +118,12 @@ impl Backend {
         let ledger = SqliteLedger::open(path, access, runtime.clock.clone())?;
         let table = Arc::new(ledger.table());
         let place = BackendPlace::Sqlite { ledger, lock };
-        Ok(Self { uri: uri.clone(), runtime, table, place })
+        Ok(Self {
+            uri: uri.clone(),
+            runtime,
+            table,
+            place,
+        })
     }
 
     /// The ledger's table.
@@ -152,16 +164,18 @@ impl Backend {
 
     /// The queues of a job's lanes, made if they are not there. An embedded run's hints need not outlive its
     /// process: the lock makes it the only one, and its first sweep finds every page.
-    pub async fn queues(
-        &self,
-        job: &Job,
-    ) -> Result<BTreeMap<Lane, Arc<dyn Queue>>, BackendError> {
-        let lanes: Vec<Lane> =
-            Lane::ALL.into_iter().filter(|lane| job.lane(*lane).is_some()).collect();
+    pub async fn queues(&self, job: &Job) -> Result<BTreeMap<Lane, Arc<dyn Queue>>, BackendError> {
+        let lanes: Vec<Lane> = Lane::ALL
+            .into_iter()
+            .filter(|lane| job.lane(*lane).is_some())
+            .collect();
         match &self.place {
             BackendPlace::Sqlite { .. } => {
                 let queue = || Arc::new(MemoryQueue::new(self.runtime.clock.clone()));
-                Ok(lanes.into_iter().map(|lane| (lane, queue() as Arc<dyn Queue>)).collect())
+                Ok(lanes
+                    .into_iter()
+                    .map(|lane| (lane, queue() as Arc<dyn Queue>))
+                    .collect())
             }
             #[cfg(feature = "aws")]
             BackendPlace::Aws(place) => place.queues(&job.name, &lanes).await,
@@ -175,12 +189,18 @@ impl Backend {
             InputSpec::Jsonl(file) | InputSpec::Json(file) | InputSpec::Csv { file, .. } => {
                 self.file(file).await?
             }
-            InputSpec::Inline(_) | InputSpec::Range { .. } => {
-                (Arc::new(MemoryObjects::new()) as Arc<dyn Objects>, Vec::new())
-            }
+            InputSpec::Inline(_) | InputSpec::Range { .. } => (
+                Arc::new(MemoryObjects::new()) as Arc<dyn Objects>,
+                Vec::new(),
+            ),
         };
         let (scratch, scratch_prefix) = self.scratch(job, run).await?;
-        Ok(Stores { input, input_prefix, scratch, scratch_prefix })
+        Ok(Stores {
+            input,
+            input_prefix,
+            scratch,
+            scratch_prefix,
+        })
     }
 
     async fn scratch(
@@ -195,7 +215,10 @@ impl Backend {
         }
         match (&self.place, &job.results) {
             (BackendPlace::Sqlite { ledger, .. }, _) => {
-                let beside = ledger.path().parent().map_or_else(PathBuf::new, Path::to_path_buf);
+                let beside = ledger
+                    .path()
+                    .parent()
+                    .map_or_else(PathBuf::new, Path::to_path_buf);
                 let scratch: Arc<dyn Objects> = Arc::new(Directory::new(beside.join("runs")));
                 Ok((scratch, format!("{run}/").into_bytes()))
             }

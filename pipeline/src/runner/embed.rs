@@ -53,10 +53,22 @@ impl Embedded {
         handler: impl Executor + 'static,
     ) -> Result<Self, EmbedError> {
         let base: PathBuf = std::env::current_dir()?;
-        let overrides = Overrides { dir: base.clone(), ..Overrides::default() };
+        let overrides = Overrides {
+            dir: base.clone(),
+            ..Overrides::default()
+        };
         let base = base.to_string_lossy().into_owned();
-        let job = StoredJob { text: job_text.into(), file: "job".into(), base, overrides };
-        Ok(Self { job, handler: Arc::new(handler), drain: CancellationToken::new() })
+        let job = StoredJob {
+            text: job_text.into(),
+            file: "job".into(),
+            base,
+            overrides,
+        };
+        Ok(Self {
+            job,
+            handler: Arc::new(handler),
+            drain: CancellationToken::new(),
+        })
     }
 
     /// Cancel it to stop softly: what runs finishes, the run is left PAUSED.
@@ -75,8 +87,17 @@ impl Embedded {
         let opener = JobOpener::handler(backend.clone(), self.handler.clone());
         let who = format!("process {}", std::process::id());
         let (opener, drain) = (Arc::new(opener), self.drain.clone());
-        let foreground = Foreground { backend: backend.clone(), opener, who, drain };
-        let run = RunId::new(format!("{}-{:08x}", job.name, runtime.entropy.next_u64() >> 32));
+        let foreground = Foreground {
+            backend: backend.clone(),
+            opener,
+            who,
+            drain,
+        };
+        let run = RunId::new(format!(
+            "{}-{:08x}",
+            job.name,
+            runtime.entropy.next_u64() >> 32
+        ));
         let name = crate::core::id::SessionId::new("starter");
         let ledger = Ledger::new(backend.table(), runtime.clone(), name);
         let new = NewRun {
@@ -86,7 +107,10 @@ impl Embedded {
             job_file: self.job.file.clone(),
             base: self.job.base.clone(),
             options: serde_json::to_string(&self.job.overrides).unwrap_or_default(),
-            limits: Limits { tolerance: job.tolerance, breach_stops: BreachStops::AtOnce },
+            limits: Limits {
+                tolerance: job.tolerance,
+                breach_stops: BreachStops::AtOnce,
+            },
             created: runtime.clock.now(),
         };
         ledger.create_run(&new).await.map_err(RunnerError::from)?;

@@ -106,8 +106,10 @@ impl Foreground {
     /// # Errors
     /// [`RunnerError`]; the run can be resumed.
     pub async fn run(&self, job: &Job, run: &RunId) -> Result<Ended, RunnerError> {
-        let lanes: Vec<Lane> =
-            Lane::ALL.into_iter().filter(|lane| job.lane(*lane).is_some()).collect();
+        let lanes: Vec<Lane> = Lane::ALL
+            .into_iter()
+            .filter(|lane| job.lane(*lane).is_some())
+            .collect();
         loop {
             let session = self.session(job, &lanes).await?;
             let driven = session.drive(run).await;
@@ -161,10 +163,16 @@ impl Foreground {
             return Ok(());
         }
         let sessions = ledger.sessions(&job.name).await?;
-        if sessions.iter().any(|session| session.status == SessionStatus::Live) {
+        if sessions
+            .iter()
+            .any(|session| session.status == SessionStatus::Live)
+        {
             return Ok(());
         }
-        match ledger.change_run(&row, &RunEvent::Pause(Reason::Interrupted), None).await {
+        match ledger
+            .change_run(&row, &RunEvent::Pause(Reason::Interrupted), None)
+            .await
+        {
             Ok(_) | Err(LedgerError::Raced | LedgerError::Run(_)) => Ok(()),
             Err(error) => Err(error.into()),
         }
@@ -180,11 +188,20 @@ impl Foreground {
         job: &Job,
         row: RunRow,
     ) -> Result<Option<Manifest>, RunnerError> {
-        let Some(place) = &job.results else { return Ok(None) };
+        let Some(place) = &job.results else {
+            return Ok(None);
+        };
         let (results, prefix) = self.backend.tree(place).await?;
         let stores = self.backend.stores(job, &row.id).await?;
         let ledger = ledger.clone();
-        let reader = RunReader { ledger, row, job: Arc::new(job.clone()), stores };
-        Ok(Some(compile(&reader, results.as_ref(), &prefix, self.runtime()).await?))
+        let reader = RunReader {
+            ledger,
+            row,
+            job: Arc::new(job.clone()),
+            stores,
+        };
+        Ok(Some(
+            compile(&reader, results.as_ref(), &prefix, self.runtime()).await?,
+        ))
     }
 }

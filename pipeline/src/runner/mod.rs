@@ -10,6 +10,6 @@ mod foreground;
 mod opener;
 
 pub use backend::{Backend, BackendError, Purpose};
-pub use embed::{Embedded, EmbedError};
+pub use embed::{EmbedError, Embedded};
 pub use foreground::{Ended, Foreground, RunnerError};
 pub use opener::{JobOpener, StoredJob};

@@ -53,7 +53,13 @@ impl StoredJob {
             overrides: self.overrides.clone(),
         };
         let env = |name: &str| std::env::var(name).ok();
-        job_file::parse(&self.text, &self.file, Path::new(&self.base), &env, &options)
+        job_file::parse(
+            &self.text,
+            &self.file,
+            Path::new(&self.base),
+            &env,
+            &options,
+        )
     }
 }
 
@@ -69,12 +75,22 @@ impl JobOpener {
     /// For runs whose lanes are commands. `reaper_program` is a program that understands the hidden
     /// command `__reaper`: it ends the calls of a worker that was killed. Without it they outlive it.
     pub fn commands(backend: Arc<Backend>, reaper_program: Option<std::path::PathBuf>) -> Self {
-        Self { backend, handler: None, reaper_program, reaper: OnceCell::new() }
+        Self {
+            backend,
+            handler: None,
+            reaper_program,
+            reaper: OnceCell::new(),
+        }
     }
 
     /// For runs whose lanes are this handler.
     pub fn handler(backend: Arc<Backend>, handler: Arc<dyn Executor>) -> Self {
-        Self { backend, handler: Some(handler), reaper_program: None, reaper: OnceCell::new() }
+        Self {
+            backend,
+            handler: Some(handler),
+            reaper_program: None,
+            reaper: OnceCell::new(),
+        }
     }
 
     /// How lanes without an executor are read.
@@ -86,7 +102,9 @@ impl JobOpener {
     }
 
     async fn reaper(&self) -> Result<Option<Arc<Reaper>>, String> {
-        let Some(program) = &self.reaper_program else { return Ok(None) };
+        let Some(program) = &self.reaper_program else {
+            return Ok(None);
+        };
         let start = || async { Reaper::start(program, &["__reaper"]) };
         match self.reaper.get_or_try_init(start).await {
             Ok(reaper) => Ok(Some(reaper.clone())),
@@ -109,7 +127,9 @@ impl JobOpener {
             let executor: Arc<dyn Executor> = match (&spec.executor, &self.handler) {
                 (ExecutorSpec::InProcess, Some(handler)) => handler.clone(),
                 (ExecutorSpec::InProcess, None) => {
-                    return Err(format!("the {lane} lane's handler is part of another program"));
+                    return Err(format!(
+                        "the {lane} lane's handler is part of another program"
+                    ));
                 }
                 (ExecutorSpec::Command { argv, cwd }, _) => {
                     let objects = match &job.input {
@@ -139,9 +159,19 @@ impl JobOpener {
 impl OpenRun for JobOpener {
     async fn open(&self, row: &RunRow) -> Result<OpenedRun, String> {
         let stored = StoredJob::of(row);
-        let job = stored.parse(self.executors()).map_err(|errors| errors.to_string())?;
-        let stores = self.backend.stores(&job, &row.id).await.map_err(|e| e.to_string())?;
+        let job = stored
+            .parse(self.executors())
+            .map_err(|errors| errors.to_string())?;
+        let stores = self
+            .backend
+            .stores(&job, &row.id)
+            .await
+            .map_err(|e| e.to_string())?;
         let executors = self.lane_executors(&job, &stores.input).await?;
-        Ok(OpenedRun { job: Arc::new(job), stores, executors })
+        Ok(OpenedRun {
+            job: Arc::new(job),
+            stores,
+            executors,
+        })
     }
 }

@@ -172,7 +172,11 @@ impl RunReader {
     /// # Errors
     /// The output part cannot be read, in words.
     pub async fn output_of(&self, item: &ItemView) -> Result<Option<String>, String> {
-        let held = self.ledger.page(&self.row.id, item.page).await.map_err(|e| e.to_string())?;
+        let held = self
+            .ledger
+            .page(&self.row.id, item.page)
+            .await
+            .map_err(|e| e.to_string())?;
         let Some(held) = held else { return Ok(None) };
         for stretch in &held.page.outputs {
             for line in super::outputs::read(&self.stores, stretch).await? {

@@ -35,7 +35,9 @@ async fn ask(
 ) -> Result<Exit, CliError> {
     let at = open(global, Purpose::Write).await?;
     let row = at.run(&args.run).await?;
-    row.state.apply(event).map_err(|refusal| refused(&row, &refusal))?;
+    row.state
+        .apply(event)
+        .map_err(|refusal| refused(&row, &refusal))?;
     if row.state.status == RunStatus::Running && is_worked_on(&at, &row).await? {
         at.ledger.wish(&row.id, wish).await?;
         if obeyed(&at, &row).await? {
@@ -57,7 +59,9 @@ async fn is_worked_on(at: &Open, row: &RunRow) -> Result<bool, CliError> {
         return Ok(locked);
     }
     let sessions = at.ledger.sessions(&row.job).await?;
-    Ok(sessions.iter().any(|session| session.status == SessionStatus::Live))
+    Ok(sessions
+        .iter()
+        .any(|session| session.status == SessionStatus::Live))
 }
 
 async fn obeyed(at: &Open, row: &RunRow) -> Result<bool, CliError> {

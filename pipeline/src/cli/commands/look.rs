@@ -12,7 +12,9 @@ use crate::cli::print;
 use crate::cli::screen::{self, Screen};
 use crate::cli::tables;
 use crate::cli::text::Color;
-use crate::cli::view::{GroupRow, HistoryRow, ItemPage, ItemRow, ItemState, RunRow as RunLine, json_line};
+use crate::cli::view::{
+    GroupRow, HistoryRow, ItemPage, ItemRow, ItemState, RunRow as RunLine, json_line,
+};
 use crate::core::class::Class;
 use crate::core::lane::Lane;
 use crate::core::outcome::Outcome;
@@ -36,7 +38,9 @@ pub(super) async fn status(global: &Global, args: StatusArgs) -> Result<Exit, Cl
         let now = report::report(&at.ledger, &row.id).await?;
         let wall = at.backend.runtime().clock.now();
         let shown = snapshot(&now, &reader.job, wall.0, &mut rates);
-        let Some(screen) = &mut screen else { break shown };
+        let Some(screen) = &mut screen else {
+            break shown;
+        };
         if global.json {
             print(&json_line(&shown))?;
         } else {
@@ -66,7 +70,14 @@ pub(super) async fn status(global: &Global, args: StatusArgs) -> Result<Exit, Cl
 pub(super) async fn runs(global: &Global, args: RunsArgs) -> Result<Exit, CliError> {
     let at = open(global, Purpose::Read).await?;
     let mut lines = Vec::new();
-    for run in at.ledger.runs().await?.iter().rev().take(args.limit as usize) {
+    for run in at
+        .ledger
+        .runs()
+        .await?
+        .iter()
+        .rev()
+        .take(args.limit as usize)
+    {
         let now = report::report(&at.ledger, &run.id).await?;
         let wall = at.backend.runtime().clock.now();
         let until = now.row.ended.unwrap_or(wall);
@@ -108,7 +119,10 @@ pub(super) async fn items(global: &Global, args: ItemsArgs) -> Result<Exit, CliE
                 let line = item_row(&reader, &item);
                 let by_state = args.state.is_empty() || args.state.contains(&line.state);
                 let by_class = args.class.is_empty()
-                    || line.class.as_ref().is_some_and(|class| args.class.contains(class));
+                    || line
+                        .class
+                        .as_ref()
+                        .is_some_and(|class| args.class.contains(class));
                 if by_state && by_class {
                     rows.push(line);
                 }
@@ -205,19 +219,30 @@ async fn group(
 
 /// `trommel show RUN ITEM`.
 pub(super) async fn show(global: &Global, args: ShowArgs) -> Result<Exit, CliError> {
-    let (run, id) =
-        args.target().map_err(|why| CliError::new(ErrorCode::BadArgument, why))?;
+    let (run, id) = args
+        .target()
+        .map_err(|why| CliError::new(ErrorCode::BadArgument, why))?;
     let at = open(global, Purpose::Read).await?;
     let row = at.run(&run).await?;
     let reader = at.reader(row).await?;
     let missing = || {
-        CliError::new(ErrorCode::NoItem, format!("run {} has no item {id}", reader.row.id))
-            .hinted(format!("trommel items {} lists them", reader.row.id))
+        CliError::new(
+            ErrorCode::NoItem,
+            format!("run {} has no item {id}", reader.row.id),
+        )
+        .hinted(format!("trommel items {} lists them", reader.row.id))
     };
-    let part = at.ledger.part(&reader.row.id, id.part).await?.ok_or_else(missing)?;
+    let part = at
+        .ledger
+        .part(&reader.row.id, id.part)
+        .await?
+        .ok_or_else(missing)?;
     let view = reader.part(part).await?;
     let items = reader.items(&view).await?;
-    let item = items.iter().find(|item| item.item == id).ok_or_else(missing)?;
+    let item = items
+        .iter()
+        .find(|item| item.item == id)
+        .ok_or_else(missing)?;
     let output = match item.mark {
         Mark::Done(Outcome::Succeeded) => reader.output_of(item).await.map_err(|why| {
             CliError::new(ErrorCode::File, "the output cannot be read").because(why)
@@ -252,7 +277,11 @@ async fn history(
     let mut rows = Vec::new();
     for failure in at.ledger.failures_of(&reader.row.id, item.item).await? {
         let calls = failure.attempts;
-        let times = if calls == 1 { "1 call".to_owned() } else { format!("{calls} calls") };
+        let times = if calls == 1 {
+            "1 call".to_owned()
+        } else {
+            format!("{calls} calls")
+        };
         rows.push(HistoryRow {
             at: failure.at,
             generation: failure.generation.0,
@@ -302,7 +331,9 @@ pub(super) async fn audit(global: &Global, args: OneRun) -> Result<Exit, CliErro
         return Ok(Exit::Success);
     }
     if row.state.status == RunStatus::Running && !global.quiet {
-        screen::tell("the run is being worked on: counts move while they are compared; pause it first\n");
+        screen::tell(
+            "the run is being worked on: counts move while they are compared; pause it first\n",
+        );
     }
     Ok(Exit::AuditDisagrees)
 }

@@ -13,7 +13,9 @@ use super::exit::Exit;
 
 /// Carries out one command.
 pub(super) fn carry_out(cli: Cli) -> Result<Exit, CliError> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
     let runtime = runtime.map_err(|error| {
         CliError::new(ErrorCode::Internal, "the program cannot start its threads").because(error)
     })?;

@@ -46,12 +46,18 @@ pub(super) async fn open_uri(uri: &LedgerUri, purpose: Purpose) -> Result<Open, 
     let backend = Backend::open(uri, purpose, runtime.clone()).await?;
     let session = SessionId::new(format!("cli-{:016x}", runtime.entropy.next_u64()));
     let ledger = Ledger::new(backend.table(), runtime, session);
-    Ok(Open { backend: Arc::new(backend), ledger })
+    Ok(Open {
+        backend: Arc::new(backend),
+        ledger,
+    })
 }
 
 /// The default ledger of this directory, or of the nearest one above that has one.
 fn nearest(here: &Path) -> PathBuf {
-    let found = here.ancestors().map(|dir| dir.join(DEFAULT_LEDGER)).find(|path| path.is_file());
+    let found = here
+        .ancestors()
+        .map(|dir| dir.join(DEFAULT_LEDGER))
+        .find(|path| path.is_file());
     found.unwrap_or_else(|| here.join(DEFAULT_LEDGER))
 }
 
@@ -83,7 +89,12 @@ impl Open {
     pub(super) async fn reader(&self, row: RunRow) -> Result<RunReader, CliError> {
         let job = parse(&StoredJob::of(&row))?;
         let stores = self.backend.stores(&job, &row.id).await?;
-        Ok(RunReader { ledger: self.ledger.clone(), row, job: Arc::new(job), stores })
+        Ok(RunReader {
+            ledger: self.ledger.clone(),
+            row,
+            job: Arc::new(job),
+            stores,
+        })
     }
 }
 
@@ -91,7 +102,9 @@ impl Open {
 pub(super) fn parse(stored: &StoredJob) -> Result<Job, CliError> {
     match stored.parse(Executors::Commands) {
         Ok(job) => Ok(job),
-        Err(errors) => stored.parse(Executors::InProcess).map_err(|_| errors.into()),
+        Err(errors) => stored
+            .parse(Executors::InProcess)
+            .map_err(|_| errors.into()),
     }
 }
 
@@ -131,9 +144,9 @@ impl From<BackendError> for CliError {
                     | OpenError::Failed { .. } => ErrorCode::File,
                 };
                 let hint = match &open {
-                    OpenError::Missing(_) => Some(
-                        "start a run here (trommel run JOB), or name the ledger with --ledger",
-                    ),
+                    OpenError::Missing(_) => {
+                        Some("start a run here (trommel run JOB), or name the ledger with --ledger")
+                    }
                     OpenError::Newer { .. }
                     | OpenError::NotALedger(_)
                     | OpenError::Busy(_)
@@ -144,11 +157,12 @@ impl From<BackendError> for CliError {
                 let told = Self::new(code, open.to_string());
                 hint.into_iter().fold(told, |told, hint| told.hinted(hint))
             }
-            BackendError::Unreachable(why) => {
-                Self::new(ErrorCode::Unreachable, "the ledger's services cannot be used")
-                    .because(why)
-                    .hinted("check AWS_ENDPOINT_URL, region and credentials")
-            }
+            BackendError::Unreachable(why) => Self::new(
+                ErrorCode::Unreachable,
+                "the ledger's services cannot be used",
+            )
+            .because(why)
+            .hinted("check AWS_ENDPOINT_URL, region and credentials"),
             BackendError::Unsupported { problem, help } => {
                 Self::new(ErrorCode::NotYet, problem).hinted(help)
             }

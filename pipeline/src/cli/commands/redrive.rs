@@ -17,13 +17,18 @@ use crate::shell::{Plan, plan};
 /// `trommel redrive RUN`.
 pub(super) async fn redrive(global: &Global, args: RedriveArgs) -> Result<Exit, CliError> {
     let selection = selection(&args.selection)?;
-    let purpose = if args.dry_run { Purpose::Read } else { Purpose::Write };
+    let purpose = if args.dry_run {
+        Purpose::Read
+    } else {
+        Purpose::Write
+    };
     let looking = open(global, purpose).await?;
     let row = looking.run(&args.run.run).await?;
     // The pure machine says whether the run may be redriven at all.
-    row.state.apply(&RunEvent::Redrive).map_err(LedgerError::from).map_err(|error| {
-        refused(&row, error)
-    })?;
+    row.state
+        .apply(&RunEvent::Redrive)
+        .map_err(LedgerError::from)
+        .map_err(|error| refused(&row, error))?;
     let reader = looking.reader(row.clone()).await?;
     let plan = plan(&reader, &selection).await?;
     if args.dry_run {
@@ -31,8 +36,12 @@ pub(super) async fn redrive(global: &Global, args: RedriveArgs) -> Result<Exit, 
         return Ok(Exit::Success);
     }
     if plan.reopened + plan.pending == 0 && row.total_final().is_some() {
-        return Err(CliError::new(ErrorCode::NothingSelected, "nothing is selected")
-            .hinted(format!("trommel items {} --group shows what failed", row.id)));
+        return Err(
+            CliError::new(ErrorCode::NothingSelected, "nothing is selected").hinted(format!(
+                "trommel items {} --group shows what failed",
+                row.id
+            )),
+        );
     }
     let at = open_uri(looking.backend.uri(), Purpose::Run).await?;
     drop(looking);
@@ -43,7 +52,9 @@ pub(super) async fn redrive(global: &Global, args: RedriveArgs) -> Result<Exit, 
     start(&at, &row, selection, &args).await?;
     if !global.quiet {
         let (reopened, pending) = (plan.reopened, plan.pending);
-        tell(&format!("redriving {reopened} items, and {pending} that were pending\n"));
+        tell(&format!(
+            "redriving {reopened} items, and {pending} that were pending\n"
+        ));
     }
     if args.detach {
         return Ok(Exit::Success);
@@ -58,17 +69,27 @@ async fn start(
     selection: Selection,
     args: &RedriveArgs,
 ) -> Result<(), CliError> {
-    let redrive = Redrive { selection, refresh: args.refresh };
-    let change = at.ledger.change_run(row, &RunEvent::Redrive, Some(&redrive)).await;
+    let redrive = Redrive {
+        selection,
+        refresh: args.refresh,
+    };
+    let change = at
+        .ledger
+        .change_run(row, &RunEvent::Redrive, Some(&redrive))
+        .await;
     change.map(|_| ()).map_err(|error| refused(row, error))
 }
 
 fn refused(row: &RunRow, error: LedgerError) -> CliError {
     match error {
-        LedgerError::Run(RunRefusal::StillRunning) => {
-            CliError::new(ErrorCode::WrongStatus, format!("run {} is RUNNING", row.id))
-                .hinted(format!("wait for it, or `trommel pause {0}`; if its process died, `trommel resume {0}`", row.id))
-        }
+        LedgerError::Run(RunRefusal::StillRunning) => CliError::new(
+            ErrorCode::WrongStatus,
+            format!("run {} is RUNNING", row.id),
+        )
+        .hinted(format!(
+            "wait for it, or `trommel pause {0}`; if its process died, `trommel resume {0}`",
+            row.id
+        )),
         error => error.into(),
     }
 }
@@ -136,8 +157,11 @@ fn selection(args: &SelectionArgs) -> Result<Selection, CliError> {
         Some(ItemList::Given(items)) => items.clone(),
         Some(ItemList::File(path)) => {
             let text = std::fs::read_to_string(path).map_err(|error| {
-                CliError::new(ErrorCode::File, format!("{} cannot be read", path.display()))
-                    .because(error)
+                CliError::new(
+                    ErrorCode::File,
+                    format!("{} cannot be read", path.display()),
+                )
+                .because(error)
             })?;
             ItemList::read_lines(&text).map_err(bad)?
         }

@@ -45,8 +45,11 @@ pub(super) async fn run(global: &Global, args: RunArgs) -> Result<Exit, CliError
 /// Reads a job file.
 pub(super) fn read_job(file: &Path, overrides: Overrides) -> Result<StoredJob, CliError> {
     let unread = |error: std::io::Error| {
-        CliError::new(ErrorCode::File, format!("the job file {} cannot be read", file.display()))
-            .because(error)
+        CliError::new(
+            ErrorCode::File,
+            format!("the job file {} cannot be read", file.display()),
+        )
+        .because(error)
     };
     let text = std::fs::read_to_string(file).map_err(unread)?;
     let absolute = std::path::absolute(file).map_err(unread)?;
@@ -65,11 +68,17 @@ fn check_input(job: &Job) -> Result<(), CliError> {
         InputSpec::Objects(Location::Path(path)) => (path, "directory"),
         InputSpec::Jsonl(Location::Path(path))
         | InputSpec::Json(Location::Path(path))
-        | InputSpec::Csv { file: Location::Path(path), .. } => (path, "file"),
+        | InputSpec::Csv {
+            file: Location::Path(path),
+            ..
+        } => (path, "file"),
         InputSpec::Objects(Location::S3 { .. })
         | InputSpec::Jsonl(Location::S3 { .. })
         | InputSpec::Json(Location::S3 { .. })
-        | InputSpec::Csv { file: Location::S3 { .. }, .. }
+        | InputSpec::Csv {
+            file: Location::S3 { .. },
+            ..
+        }
         | InputSpec::Inline(_)
         | InputSpec::Range { .. } => return Ok(()),
     };
@@ -121,7 +130,10 @@ async fn create(at: &Open, job: &Job, stored: &StoredJob) -> Result<RunRow, CliE
             job_file: stored.file.clone(),
             base: stored.base.clone(),
             options: serde_json::to_string(&stored.overrides).unwrap_or_default(),
-            limits: Limits { tolerance: job.tolerance, breach_stops: BreachStops::AtOnce },
+            limits: Limits {
+                tolerance: job.tolerance,
+                breach_stops: BreachStops::AtOnce,
+            },
             created: runtime.clock.now(),
         };
         match at.ledger.create_run(&new).await {
@@ -132,9 +144,8 @@ async fn create(at: &Open, job: &Job, stored: &StoredJob) -> Result<RunRow, CliE
             Err(error) => return Err(error.into()),
         }
     }
-    Err(CliError::new(ErrorCode::Internal, "no free name for a run").because(
-        taken.map_or_else(String::new, |error| error.to_string()),
-    ))
+    Err(CliError::new(ErrorCode::Internal, "no free name for a run")
+        .because(taken.map_or_else(String::new, |error| error.to_string())))
 }
 
 /// `trommel resume RUN`.
@@ -147,11 +158,18 @@ pub(super) async fn resume(global: &Global, args: ResumeArgs) -> Result<Exit, Cl
     let row = replace_job(&at, row, args.job.as_deref()).await?;
     let job = parse(&StoredJob::of(&row))?;
     let working = Working::new(&at, &job).await?;
-    let tolerance = match (args.tolerated_failure_count, args.tolerated_failure_percentage) {
+    let tolerance = match (
+        args.tolerated_failure_count,
+        args.tolerated_failure_percentage,
+    ) {
         (None, None) => None,
         (count, percent) => Some(Tolerance { count, percent }),
     };
-    let stops = if args.to_the_end { BreachStops::AtTheEnd } else { BreachStops::AtOnce };
+    let stops = if args.to_the_end {
+        BreachStops::AtTheEnd
+    } else {
+        BreachStops::AtOnce
+    };
     let limits = (tolerance.is_some() || args.to_the_end).then(|| Limits {
         tolerance: tolerance.unwrap_or(row.state.limits.tolerance),
         breach_stops: stops,
@@ -161,7 +179,11 @@ pub(super) async fn resume(global: &Global, args: ResumeArgs) -> Result<Exit, Cl
     {
         at.ledger.take_pending(&row).await?;
     }
-    match at.ledger.change_run(&row, &RunEvent::Resume(limits), None).await {
+    match at
+        .ledger
+        .change_run(&row, &RunEvent::Resume(limits), None)
+        .await
+    {
         Ok(_) => {}
         Err(LedgerError::Run(RunRefusal::NeedsBudget(reason))) => {
             let id = &row.id;
@@ -169,8 +191,12 @@ pub(super) async fn resume(global: &Global, args: ResumeArgs) -> Result<Exit, Cl
                 ErrorCode::NoBudget,
                 format!("run {id} paused because {reason}"),
             )
-            .hinted(format!("a larger budget: trommel resume {id} --tolerated-failure-count N"))
-            .hinted(format!("or all of it, with the verdict FAILED: trommel resume {id} --to-the-end")));
+            .hinted(format!(
+                "a larger budget: trommel resume {id} --tolerated-failure-count N"
+            ))
+            .hinted(format!(
+                "or all of it, with the verdict FAILED: trommel resume {id} --to-the-end"
+            )));
         }
         Err(LedgerError::Run(RunRefusal::Ended(status))) => {
             let id = &row.id;
@@ -200,7 +226,10 @@ pub(super) async fn replace_job(
     let stored = read_job(file, former.overrides.clone())?;
     let job = stored.parse(Executors::Commands).map_err(job_errors)?;
     if job.name != row.job {
-        let problem = format!("{} is the job {}, the run is of {}", stored.file, job.name, row.job);
+        let problem = format!(
+            "{} is the job {}, the run is of {}",
+            stored.file, job.name, row.job
+        );
         return Err(CliError::new(ErrorCode::BadArgument, problem));
     }
     for line in differing(&former.text, &stored.text) {
@@ -223,10 +252,16 @@ pub(super) async fn replace_job(
 /// Lines that are in one text only: what a person wants to see of a small change.
 fn differing<'a>(former: &'a str, now: &'a str) -> Vec<String> {
     let only = |one: &'a str, other: &str| -> Vec<&'a str> {
-        one.lines().filter(|line| !other.lines().any(|there| there == *line)).collect()
+        one.lines()
+            .filter(|line| !other.lines().any(|there| there == *line))
+            .collect()
     };
-    let gone = only(former, now).into_iter().map(|line| format!("- {line}"));
-    let come = only(now, former).into_iter().map(|line| format!("+ {line}"));
+    let gone = only(former, now)
+        .into_iter()
+        .map(|line| format!("- {line}"));
+    let come = only(now, former)
+        .into_iter()
+        .map(|line| format!("+ {line}"));
     gone.chain(come).collect()
 }
 
@@ -246,7 +281,10 @@ pub(super) async fn worker(global: &Global, args: WorkerArgs) -> Result<Exit, Cl
     let at = open_uri(&job.ledger, Purpose::Run).await?;
     let working = Working::new(&at, &job).await?;
     if !global.quiet {
-        tell(&format!("working on the {} lane of {}; Ctrl-C drains\n", args.lane, job.name));
+        tell(&format!(
+            "working on the {} lane of {}; Ctrl-C drains\n",
+            args.lane, job.name
+        ));
     }
     let leaving = Leaving::listen(&working.foreground.drain, global)?;
     working.foreground.work(&job, &[args.lane]).await?;
@@ -265,9 +303,10 @@ impl Working {
         let opener = JobOpener::commands(at.backend.clone(), reaper);
         let nothing: Arc<dyn crate::ports::Objects> =
             Arc::new(crate::adapters::memory::MemoryObjects::new());
-        opener.lane_executors(job, &nothing).await.map_err(|why| {
-            CliError::new(ErrorCode::NoProgram, why)
-        })?;
+        opener
+            .lane_executors(job, &nothing)
+            .await
+            .map_err(|why| CliError::new(ErrorCode::NoProgram, why))?;
         let foreground = Foreground {
             backend: at.backend.clone(),
             opener: Arc::new(opener),
@@ -297,17 +336,19 @@ impl Working {
         let (ended, shown) = (ended?, shown?);
         tell_end(&ended, &shown, global);
         let exit = Exit::of_run(shown.status, shown.item_counts.settled().failures());
-        Ok(leaving.exit().filter(|_| is_interrupted(&ended.row)).unwrap_or(exit))
+        Ok(leaving
+            .exit()
+            .filter(|_| is_interrupted(&ended.row))
+            .unwrap_or(exit))
     }
 }
 
 fn is_interrupted(row: &RunRow) -> bool {
     match (&row.state.status, &row.state.reason) {
         (RunStatus::Paused, Some(Reason::Interrupted)) | (RunStatus::Running, _) => true,
-        (
-            RunStatus::Paused | RunStatus::Succeeded | RunStatus::Failed | RunStatus::Aborted,
-            _,
-        ) => false,
+        (RunStatus::Paused | RunStatus::Succeeded | RunStatus::Failed | RunStatus::Aborted, _) => {
+            false
+        }
     }
 }
 
@@ -363,7 +404,9 @@ impl Leaving {
                     tell("leaving now; nothing is lost, `trommel resume` goes on\n");
                     std::process::exit(i32::from(exit.code()));
                 }
-                *noted.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(exit);
+                *noted
+                    .lock()
+                    .unwrap_or_else(std::sync::PoisonError::into_inner) = Some(exit);
                 if !quiet {
                     tell("finishing what runs, giving back the rest; once more leaves at once\n");
                 }
@@ -377,6 +420,9 @@ impl Leaving {
 
     /// The exit code of the signal that came, if one did.
     fn exit(&self) -> Option<Exit> {
-        *self.exit.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        *self
+            .exit
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }

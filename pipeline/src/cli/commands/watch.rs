@@ -31,7 +31,10 @@ impl Rates {
         let now = Instant::now();
         self.seen.push_back((now, settled));
         while self.seen.len() > 2
-            && self.seen.front().is_some_and(|(at, _)| now.duration_since(*at) > RATE_WINDOW)
+            && self
+                .seen
+                .front()
+                .is_some_and(|(at, _)| now.duration_since(*at) > RATE_WINDOW)
         {
             self.seen.pop_front();
         }
@@ -49,8 +52,16 @@ pub(super) fn snapshot(report: &RunReport, job: &Job, now_ms: i64, rates: &mut R
     let elapsed = Duration::from_millis(u64::try_from(until - row.created.0).unwrap_or(0));
     let settled = report.counts.settled().total();
     let running = row.state.status == RunStatus::Running;
-    let average = if elapsed.is_zero() { 0.0 } else { settled as f64 / elapsed.as_secs_f64() };
-    let rate = if running { rates.rate(settled).unwrap_or(average) } else { average };
+    let average = if elapsed.is_zero() {
+        0.0
+    } else {
+        settled as f64 / elapsed.as_secs_f64()
+    };
+    let rate = if running {
+        rates.rate(settled).unwrap_or(average)
+    } else {
+        average
+    };
     let left = report.counts.total.saturating_sub(settled);
     let eta = (running && row.total_final().is_some() && rate > 0.0)
         .then(|| Duration::try_from_secs_f64(left as f64 / rate).unwrap_or(Duration::MAX));
@@ -58,8 +69,11 @@ pub(super) fn snapshot(report: &RunReport, job: &Job, now_ms: i64, rates: &mut R
     classes.sort_by(|one, two| two.1.cmp(&one.1).then_with(|| one.0.cmp(&two.0)));
     let tolerance = row.state.limits.tolerance;
     let ended = matches!(row.state.status, RunStatus::Succeeded | RunStatus::Failed);
-    let failures =
-        if ended { report.counts.settled().failures() } else { generation.settled.failures() };
+    let failures = if ended {
+        report.counts.settled().failures()
+    } else {
+        generation.settled.failures()
+    };
     Snapshot {
         run: row.id.clone(),
         job: row.job.clone(),
@@ -82,7 +96,11 @@ pub(super) fn snapshot(report: &RunReport, job: &Job, now_ms: i64, rates: &mut R
 
 /// How much is said on standard error.
 pub(super) fn talk(global: &Global) -> Talk {
-    if global.quiet { Talk::Quiet } else { Talk::Normal }
+    if global.quiet {
+        Talk::Quiet
+    } else {
+        Talk::Normal
+    }
 }
 
 /// Keeps the screen up to date until `done`, or until the run is no longer RUNNING.
@@ -114,5 +132,8 @@ pub(super) async fn watch(
 
 /// Waits until the next look.
 pub(super) async fn pause() {
-    crate::adapters::tokio_runtime::runtime().clock.sleep(REFRESH).await;
+    crate::adapters::tokio_runtime::runtime()
+        .clock
+        .sleep(REFRESH)
+        .await;
 }

@@ -284,7 +284,9 @@ async fn inputs_of(env: &Env, run: &RunHandle, held: &Held) -> Result<Vec<Arc<In
 
 /// The object as it is now instead of as it was listed; one that is gone stays as it was, and fails so.
 async fn refresh(run: &RunHandle, input: &mut Arc<Input>) -> Result<(), Unread> {
-    let Input::Object(object) = input.as_ref() else { return Ok(()) };
+    let Input::Object(object) = input.as_ref() else {
+        return Ok(());
+    };
     match run.stores.input.head(&object.key).await {
         Ok(now) => *input = Arc::new(Input::Object(now)),
         Err(ObjectsError::NotFound(_) | ObjectsError::Changed(_)) => {}
