@@ -294,7 +294,10 @@ pub fn render_line(snapshot: &Snapshot) -> String {
             snapshot.status.as_str(),
             clock(snapshot.elapsed)
         ),
-        format!("{}/{} succeeded", counts.succeeded, counts.total),
+        match (counts.total, snapshot.total_is_final) {
+            (0, false) => "reading the input".to_owned(),
+            (total, _) => format!("{}/{total} succeeded", counts.succeeded),
+        },
     ];
     let others = [
         ("running", counts.running),
@@ -306,7 +309,7 @@ pub fn render_line(snapshot: &Snapshot) -> String {
     ];
     let others = others.into_iter().filter(|(_, number)| *number > 0);
     pieces.extend(others.map(|(name, number)| format!("{number} {name}")));
-    if snapshot.status == RunStatus::Running {
+    if snapshot.status == RunStatus::Running && counts.total > 0 {
         pieces.push(rate(snapshot.rate_per_second).replace(' ', ""));
         pieces.extend(snapshot.eta.map(|eta| format!("ETA {}", clock(eta))));
     }
@@ -417,12 +420,16 @@ impl Drop for Screen {
     }
 }
 
-/// Whether a plain line is due: the status changed, or something else did and it has been a while.
+/// Whether a plain line is due: the run has begun, or something changed and it has been a while. How it
+/// ended is told by the block that comes then.
 fn is_due(last: Option<&Snapshot>, now: &Snapshot) -> bool {
+    if now.status != RunStatus::Running {
+        return false;
+    }
     let Some(before) = last else {
         return true;
     };
-    if before.status != now.status || before.run != now.run {
+    if before.run != now.run {
         return true;
     }
     let is_changed = before.item_counts != now.item_counts;
