@@ -46,8 +46,9 @@ pub fn render(snapshot: &Snapshot, width: usize, color: Color) -> String {
     if !snapshot.classes.is_empty() {
         line(&[plain(LABEL, "failures"), (None, classes(snapshot, room))]);
     }
-    if let Some(reason) = &snapshot.reason {
-        line(&[plain(LABEL, "because"), (None, escape(reason))]);
+    for (index, text) in reason(snapshot, room).into_iter().enumerate() {
+        let label = if index == 0 { "because" } else { "" };
+        line(&[plain(LABEL, label), (None, text)]);
     }
     for (what, command) in hints(snapshot) {
         line(&[
@@ -261,6 +262,22 @@ fn classes(snapshot: &Snapshot, room: usize) -> String {
     let most = snapshot.classes.len().min(CLASSES_SHOWN_MAX);
     let fits = |shown: &usize| text(*shown).chars().count() <= room;
     text((1..=most).rev().find(fits).unwrap_or(1.min(most)))
+}
+
+/// Why it stands as it does: it says what to do, so all of it is shown, on as many lines as it takes.
+fn reason(snapshot: &Snapshot, room: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    let reason = snapshot.reason.as_deref().map(escape).unwrap_or_default();
+    for word in reason.split(' ').filter(|word| !word.is_empty()) {
+        match lines.last_mut() {
+            Some(last) if last.chars().count() + 1 + word.chars().count() <= room => {
+                last.push(' ');
+                last.push_str(word);
+            }
+            Some(_) | None => lines.push(word.to_owned()),
+        }
+    }
+    lines
 }
 
 /// What one may want to do next.

@@ -52,7 +52,7 @@ pub(super) async fn redrive(global: &Global, args: RedriveArgs) -> Result<Exit, 
     let working = Working::new(&at, &job).await?;
     start(&at, &row, selection, &args).await?;
     if !global.quiet {
-        tell(&format!("redriving {}\n", taken(&plan)));
+        tell(&format!("redriving {}\n", taken(&plan, &row)));
     }
     if args.detach {
         return Ok(Exit::Success);
@@ -62,12 +62,16 @@ pub(super) async fn redrive(global: &Global, args: RedriveArgs) -> Result<Exit, 
 }
 
 /// What a redrive takes, in words.
-fn taken(plan: &Plan) -> String {
+fn taken(plan: &Plan, row: &RunRow) -> String {
     let reopened = counted(plan.reopened, "item");
-    match (plan.reopened, plan.pending) {
+    let items = match (plan.reopened, plan.pending) {
         (_, 0) => reopened,
         (0, pending) => format!("{} that never ran", counted(pending, "item")),
         (_, pending) => format!("{reopened}, and {} that never ran", grouped(pending)),
+    };
+    match row.total_final() {
+        Some(_) => items,
+        None => format!("{items}, and what was not yet read of the input"),
     }
 }
 
@@ -136,7 +140,7 @@ fn tell_plan(
     };
     crate::cli::print(&format!(
         "would redrive {}, in {}\n{cost}\n",
-        taken(plan),
+        taken(plan, row),
         counted(plan.pages, "page")
     ))
 }

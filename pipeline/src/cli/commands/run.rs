@@ -373,8 +373,11 @@ fn tell_end(ended: &Ended, shown: &Snapshot, job: &Job, global: &Global) {
     if let Some(results) = results {
         tell(&format!("results: {}\n", escape(&results)));
     }
-    if shown.status == RunStatus::Paused {
-        tell(&format!("go on with: trommel resume {run}\n"));
+    if let Some(Reason::Input { .. }) = &ended.row.state.reason {
+        let file = escape(&ended.row.job_file);
+        tell(&format!(
+            "once the input is repaired, start anew: trommel run {file}\n"
+        ));
     }
 }
 
