@@ -573,3 +573,6 @@ impl Page {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
