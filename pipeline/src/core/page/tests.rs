@@ -283,6 +283,34 @@ fn a_page_is_suspect_once_its_holder_died_twice_and_a_redrive_clears_it() {
 }
 
 #[test]
+fn a_note_of_what_is_not_there_or_done_is_refused_as_nobody_could_take_such_a_page_over() {
+    let held = page("S.", leased(ME));
+    for index in [0, 2] {
+        let note = PageEvent::Note {
+            session: session(ME),
+            epoch: EPOCH,
+            index,
+        };
+        let refusal = held.apply(&note).expect_err("only what is pending runs");
+        assert!(matches!(refusal, Refusal::Illegal { .. }), "{refusal}");
+    }
+}
+
+#[test]
+fn an_item_that_ran_alone_and_ended_is_not_charged_with_a_later_death() {
+    let noted = with_note(&page("SF..", leased(ME)), 1);
+    let event = record(&noted, ['S', '.'], EPOCH);
+    let recorded = noted.apply(&event).expect("it is mine").0;
+    assert_eq!(recorded.alone, None);
+    let died = PageEvent::HolderDied {
+        session: session(ME),
+    };
+    let (after, effects) = recorded.apply(&died).expect("it is leased");
+    assert_eq!(effects, Effects::default());
+    assert_eq!(after.items[2].deaths_alone, 1);
+}
+
+#[test]
 fn a_page_waits_for_the_first_of_its_retries() {
     let mut held = page("...", leased(ME));
     held.items[0].due = Some(Timestamp(9_000));
