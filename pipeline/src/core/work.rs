@@ -436,3 +436,6 @@ pub struct CallEnd<'a> {
     /// Random draws for jitter.
     pub draw: &'a dyn Fn() -> u64,
 }
+
+#[cfg(test)]
+mod tests;
