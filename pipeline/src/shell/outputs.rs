@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::io::AsyncReadExt;
 
-use crate::core::id::{ItemId, SessionId};
+use crate::core::id::{Generation, ItemId, SessionId};
 use crate::core::part::PART_BYTES_MAX;
 use crate::ports::ObjectsError;
 
@@ -26,7 +26,10 @@ pub struct OutputWriter {
 #[derive(Serialize)]
 struct LineOut<'a> {
     item: String,
-    output: &'a RawValue,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    output: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    large: Option<&'a Large>,
 }
 
 /// One line of an output part.
@@ -34,8 +37,53 @@ struct LineOut<'a> {
 pub struct OutputLine {
     /// The item's name.
     pub item: String,
-    /// What its handler answered, as JSON.
-    pub output: Box<RawValue>,
+    /// What its handler answered, as JSON; if it is small enough to be kept here.
+    #[serde(default)]
+    pub output: Option<Box<RawValue>>,
+    /// Where it is kept otherwise.
+    #[serde(default)]
+    pub large: Option<Large>,
+}
+
+/// An output too long to be kept inline: an object of its own, under the run's scratch place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Large {
+    /// Its name there.
+    pub name: String,
+    /// Its length.
+    pub bytes: u64,
+}
+
+/// Writes a large output, durably.
+pub async fn write_large(
+    stores: &Stores,
+    item: ItemId,
+    generation: Generation,
+    output: &str,
+) -> Result<Large, ObjectsError> {
+    let name = format!("{item}-{generation}");
+    let bytes = output.len() as u64;
+    stores.scratch.put(&key(stores, &name), Bytes::copy_from_slice(output.as_bytes())).await?;
+    Ok(Large { name, bytes })
+}
+
+/// Reads a large output.
+///
+/// # Errors
+/// It cannot be read, in words.
+pub async fn read_large(stores: &Stores, large: &Large) -> Result<String, String> {
+    let reader = stores.scratch.get(&key(stores, &large.name), 0, None, None).await;
+    let mut text = String::new();
+    let mut reader = reader.map_err(|e| e.to_string())?;
+    reader.read_to_string(&mut text).await.map_err(|e| format!("output {}: {e}", large.name))?;
+    Ok(text)
+}
+
+/// Adds a line that points at a large output.
+pub fn encode_large(lines: &mut Vec<u8>, item: ItemId, large: &Large) {
+    let line = LineOut { item: item.to_string(), output: None, large: Some(large) };
+    serde_json::to_writer(&mut *lines, &line).expect("plain data serialises");
+    lines.push(b'\n');
 }
 
 /// Adds one line to `lines`.
@@ -47,10 +95,7 @@ pub fn encode(lines: &mut Vec<u8>, item: ItemId, output: &str) -> Result<(), ser
     let before = lines.len();
     serde_json::to_writer(
         &mut *lines,
-        &LineOut {
-            item: item.to_string(),
-            output,
-        },
+        &LineOut { item: item.to_string(), output: Some(output), large: None },
     )?;
     // JSON allows line breaks between tokens; a line must be one line.
     for byte in &mut lines[before..] {
