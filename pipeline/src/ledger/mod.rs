@@ -15,6 +15,8 @@ mod parts;
 mod runs;
 mod sessions;
 mod tallies;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -38,6 +40,10 @@ pub const SCHEMA_VERSION: i64 = 1;
 const TRIES_MAX: u32 = 12;
 const WAIT_FIRST: Duration = Duration::from_millis(20);
 const WAIT_MAX: Duration = Duration::from_secs(4);
+
+/// A write with no clear answer is looked up and repeated this often; each time the endpoint itself
+/// has been tried several times before.
+const UNCLEAR_TRIES_MAX: u32 = 5;
 
 /// The ledger, as one session uses it. Cheap to clone.
 #[derive(Clone)]
@@ -176,6 +182,11 @@ impl<'a> Tries<'a> {
         self.ledger.runtime.clock.sleep(wait).await;
         Ok(())
     }
+}
+
+/// Given up: whether it happened is not known.
+fn unclear(what: &str) -> LedgerError {
+    TableError::Unclear(format!("{what} was tried {UNCLEAR_TRIES_MAX} times")).into()
 }
 
 /// FNV-1a over the writes' text: equal content, equal token.

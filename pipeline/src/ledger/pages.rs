@@ -13,7 +13,7 @@ use crate::ports::table::Change;
 use crate::ports::{Condition, Key, Query, TableError, Write};
 
 use super::error::LedgerError;
-use super::{Ledger, keys, page_row, tallies};
+use super::{Ledger, UNCLEAR_TRIES_MAX, keys, page_row, tallies, unclear};
 
 /// The name of the first write to every page: the router's.
 const FIRST_WRITE: &str = "new";
@@ -389,10 +389,6 @@ impl Ledger {
     }
 }
 
-/// A write with no clear answer is looked up and repeated this often; each time the endpoint itself
-/// has been tried several times before.
-const UNCLEAR_TRIES_MAX: u32 = 5;
-
 struct Decided {
     held: Held,
     page: Page,
@@ -456,8 +452,4 @@ fn create(run: &RunId, page: &Page) -> Write {
 
 fn page_missing(run: &RunId, id: PageId) -> LedgerError {
     LedgerError::NotFound(format!("page {id} of run {run}"))
-}
-
-fn unclear(what: &str) -> LedgerError {
-    TableError::Unclear(format!("{what} was tried {UNCLEAR_TRIES_MAX} times")).into()
 }

@@ -11,7 +11,7 @@ use crate::core::id::{JobName, RunId, SessionId};
 use crate::ports::{Condition, Key, Query, Row, Update, Write};
 
 use super::error::{LedgerError, damaged};
-use super::{Ledger, SCHEMA_VERSION, keys};
+use super::{Ledger, SCHEMA_VERSION, UNCLEAR_TRIES_MAX, keys, unclear};
 
 /// Where a session stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,14 +87,17 @@ impl Ledger {
             .with("permits", 0)
             .with("running", "")
             .with("who", who);
-        match self
-            .write(Write::create(keys::session(job, &self.session), row))
-            .await
-        {
-            // The name is drawn at random: a row of that name is the one just written.
-            Err(error) if error.is_unclear() => Ok(()),
-            result => result.map(|_| ()),
+        let write = Write::create(keys::session(job, &self.session), row);
+        for _ in 0..UNCLEAR_TRIES_MAX {
+            match self.write(write.clone()).await {
+                // The name is drawn at random: a row of that name is the one just written.
+                Err(error) if error.is_condition() => return Ok(()),
+                // Without its row a session must not begin: its first beat would find it dead.
+                Err(error) if error.is_unclear() => {}
+                result => return result.map(|_| ()),
+            }
         }
+        Err(unclear("a session's row"))
     }
 
     /// One beat: renews every lease of this session.
