@@ -189,11 +189,30 @@ fn unclear(what: &str) -> LedgerError {
     TableError::Unclear(format!("{what} was tried {UNCLEAR_TRIES_MAX} times")).into()
 }
 
-/// FNV-1a over the writes' text: equal content, equal token.
+/// A token of the writes' text: equal content, equal token.
 fn token_of(writes: &[Write]) -> String {
-    let mut hash: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
-    for byte in format!("{writes:?}").bytes() {
-        hash = (hash ^ u128::from(byte)).wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b);
+    let mut hash = Fnv::new();
+    hash.add(format!("{writes:?}").as_bytes());
+    format!("{:032x}", hash.0)
+}
+
+/// FNV-1a: names what has the same content alike, on every machine and in every version.
+struct Fnv(u128);
+
+impl Fnv {
+    fn new() -> Self {
+        Self(0x6c62_272e_07bb_0142_62b8_2175_6295_c58d)
     }
-    format!("{hash:032x}")
+
+    fn add(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 ^ u128::from(*byte))
+                .wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b);
+        }
+    }
+
+    /// Half of it, where room is dear.
+    fn short(&self) -> u64 {
+        (self.0 >> 64) as u64 ^ self.0 as u64
+    }
 }

@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use super::faulty::{Fault, Store, Tokens, finish};
-use super::scene::{self, Session, job, limits, run_id};
+use super::scene::{self, PAGE_ITEMS, PAGES, Session, all_well, job, limits, run_id, settlement};
+use crate::core::outcome::Outcome;
+use crate::core::page::{Mark, PageStatus};
 use crate::core::redrive::Selection;
 use crate::core::run::{Reason, RunEvent, RunStatus};
 use crate::core::tolerance::Breach;
-use crate::ledger::{LedgerError, Redrive, SessionStatus};
+use crate::ledger::{LedgerError, Redrive, SessionStatus, SettleEnd};
 
 const DURATION: Duration = Duration::from_secs(30);
 
@@ -93,4 +95,71 @@ fn a_change_of_a_run_whose_reply_or_request_is_lost_is_made_once() {
         assert_eq!(now.state, change.after, "after {faults:?}");
         assert_eq!(now.state.status, RunStatus::Aborted);
     }
+}
+
+/// Longer than a read is tried again.
+const LONG: Fault = Fault::Outage(40);
+
+#[test]
+fn what_was_settled_before_the_store_fell_silent_is_recognised_when_it_goes_again() {
+    for tokens in [Tokens::Kept, Tokens::Ignored] {
+        let store = Store::new(tokens);
+        scene::set_up_pages(&store);
+        let session = Session::open(&store, "s1");
+        // One item of each page is left, so that the pages stay leased.
+        let group: Vec<_> = (0..PAGES)
+            .map(|number| {
+                settlement(&session.lease(number), |index| {
+                    (index > 0).then_some(Mark::Done(Outcome::Failed))
+                })
+            })
+            .collect();
+        session.table.fail(&[Fault::LostReply, LONG]);
+        let settle = || finish(session.ledger.settle(&run_id(), group.clone()));
+        let error = settle().expect_err("nobody answers");
+        assert!(error.is_passing(), "{error}");
+        session.table.heal();
+        let ends = settle().expect("it answers again");
+        for end in ends {
+            let SettleEnd::Recorded(held) = end else {
+                panic!("recorded, and told that it is lost");
+            };
+            assert_eq!(held.page.pending(), 1);
+            let rest = vec![all_well(&held)];
+            let ends = finish(session.ledger.settle(&run_id(), rest)).expect("nothing fails");
+            assert!(matches!(&ends[..], [SettleEnd::Recorded(held)]
+                if held.page.status == PageStatus::Settled));
+        }
+        let tallies = finish(session.ledger.tallies(&run_id())).expect("nothing fails");
+        assert_eq!(tallies.settled().total(), u64::from(PAGES * PAGE_ITEMS));
+        assert_eq!(tallies.settled().succeeded, u64::from(PAGES));
+    }
+}
+
+#[test]
+fn of_a_group_only_the_lost_pages_are_lost_though_the_reply_is_lost_too() {
+    let store = Store::new(Tokens::Ignored);
+    scene::set_up_pages(&store);
+    let mine = Session::open(&store, "s1");
+    let other = Session::open(&store, "s2");
+    let keep_one = |index: usize| (index > 0).then_some(Mark::Done(Outcome::Succeeded));
+    let held = [mine.lease(0), mine.lease(1), mine.lease(2)];
+    let group: Vec<_> = held.iter().map(|held| settlement(held, keep_one)).collect();
+    // Page 0 is taken from me; pages 1 and 2 are recorded, but nobody says so.
+    let dead = mine.ledger.session().clone();
+    finish(other.ledger.take_over(&run_id(), &held[0], &dead)).expect("it is leased");
+    mine.table
+        .fail(&[Fault::None, Fault::None, Fault::LostReply, LONG]);
+    let settle = || finish(mine.ledger.settle(&run_id(), group.clone()));
+    settle().expect_err("nobody answers");
+    mine.table.heal();
+    let ends = settle().expect("it answers again");
+    assert!(matches!(
+        &ends[..],
+        [
+            SettleEnd::Lost,
+            SettleEnd::Recorded(_),
+            SettleEnd::Recorded(_)
+        ]
+    ));
 }
