@@ -435,10 +435,10 @@ impl Actor {
         row.ok_or_else(|| "told that it is announced, and nobody knows it".to_owned())
     }
 
-    /// Never more calls than the pool knows of, while it lives; after a clear answer exactly so many.
+    /// Never more calls than the pool knows of, while it lives.
     fn permits_are_mine(&self, audit: &Audit) -> Checked {
         let row = self.my_row(audit)?;
-        if row.status == SessionStatus::Live && row.permits != self.permits {
+        if row.status == SessionStatus::Live && row.permits < self.permits {
             return Err(format!(
                 "S10: believes in {} permits, its row has {}",
                 self.permits, row.permits

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use super::faulty::{Fault, Store, Tokens, finish};
-use super::scene::{self, PAGE_ITEMS, PAGES, Session, all_well, job, limits, run_id, settlement};
+use super::scene::{
+    self, PAGE_ITEMS, PAGES, PERMITS_MAX, Session, all_well, job, limits, run_id, settlement,
+};
 use crate::core::outcome::Outcome;
 use crate::core::page::{Mark, PageStatus};
 use crate::core::redrive::Selection;
@@ -162,4 +164,69 @@ fn of_a_group_only_the_lost_pages_are_lost_though_the_reply_is_lost_too() {
             SettleEnd::Recorded(_)
         ]
     ));
+}
+
+fn permits_of(session: &Session) -> u32 {
+    let sessions = finish(session.ledger.sessions(&job())).expect("nothing fails");
+    let mut own = sessions
+        .into_iter()
+        .filter(|row| row.id == *session.ledger.session());
+    own.next().expect("it is announced").permits
+}
+
+fn lent(session: &Session) -> u32 {
+    finish(session.ledger.pool(&job()))
+        .expect("nothing fails")
+        .lent
+}
+
+#[test]
+fn permits_taken_again_within_ten_minutes_are_lent_again_though_the_endpoint_remembers_tokens() {
+    let store = Store::new(Tokens::Kept);
+    scene::set_up(&store);
+    let session = Session::open(&store, "s1");
+    for _ in 0..3 {
+        let taken = finish(session.ledger.take_permits(&job(), 0, 4));
+        assert_eq!(taken, Ok(4));
+        assert_eq!((permits_of(&session), lent(&session)), (4, 4));
+        finish(session.ledger.give_permits(&job(), 4, 4)).expect("nothing fails");
+        assert_eq!((permits_of(&session), lent(&session)), (0, 0));
+    }
+}
+
+#[test]
+fn permits_that_were_given_back_unheard_are_not_given_twice() {
+    let store = Store::new(Tokens::Ignored);
+    scene::set_up(&store);
+    let session = Session::open(&store, "s1");
+    let other = Session::open(&store, "s2");
+    let taken = finish(session.ledger.take_permits(&job(), 0, PERMITS_MAX));
+    assert_eq!(taken, Ok(PERMITS_MAX));
+    session.table.fail(&[Fault::None, Fault::LostReply, LONG]);
+    let give = || finish(session.ledger.give_permits(&job(), PERMITS_MAX, 6));
+    give().expect_err("nobody answers");
+    assert_eq!(finish(other.ledger.take_permits(&job(), 0, 6)), Ok(6));
+    session.table.heal();
+    give().expect("they are back");
+    assert_eq!(permits_of(&session), PERMITS_MAX - 6);
+    assert_eq!(lent(&other), PERMITS_MAX);
+}
+
+#[test]
+fn permits_that_were_taken_unheard_are_found_by_the_next_who_asks() {
+    let store = Store::new(Tokens::Ignored);
+    scene::set_up(&store);
+    let session = Session::open(&store, "s1");
+    session
+        .table
+        .fail(&[Fault::None, Fault::None, Fault::LostReply, LONG]);
+    let take = |held, wanted| finish(session.ledger.take_permits(&job(), held, wanted));
+    take(0, 5).expect_err("nobody answers");
+    session.table.heal();
+    assert_eq!(take(0, 3), Ok(3));
+    assert_eq!(take(3, 4), Ok(2));
+    assert_eq!(permits_of(&session), 5);
+    assert_eq!(lent(&session), 5);
+    finish(session.ledger.give_permits(&job(), 5, 5)).expect("nothing fails");
+    assert_eq!(lent(&session), 0);
 }
