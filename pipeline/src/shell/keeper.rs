@@ -100,14 +100,21 @@ pub async fn keep_permits(env: &Env) {
     }
 }
 
+/// Gives back until it is certain: what was given is not used any more, so that a lost reply never has
+/// two sessions use one permit.
 async fn give_idle(env: &Env) {
     let idle = env.permits.take_idle();
     if idle == 0 {
         return;
     }
     let held = env.permits.granted() + idle;
-    if let Err(error) = env.ledger.give_permits(&env.job, held, idle).await {
-        tracing::warn!(%error, "permits were not given back; they stay with this session");
-        env.permits.grant(idle);
+    while !env.kill.is_cancelled() {
+        match env.ledger.give_permits(&env.job, held, idle).await {
+            Ok(()) | Err(LedgerError::Raced) => return,
+            Err(error) => {
+                tracing::warn!(%error, "permits were not given back, trying again");
+                env.pause(ASK_AGAIN).await;
+            }
+        }
     }
 }
