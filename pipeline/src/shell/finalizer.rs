@@ -164,7 +164,13 @@ pub async fn compile(
     let mut text = serde_json::to_vec_pretty(&manifest).expect("plain data serialises");
     text.push(b'\n');
     results.put(&key, Bytes::from(text)).await?;
-    let names = |key: &String| manifest.result_files.values().flatten().any(|f| f.key == *key);
+    let names = |key: &String| {
+        manifest
+            .result_files
+            .values()
+            .flatten()
+            .any(|f| f.key == *key)
+    };
     for gone in former.iter().filter(|key| !names(key)) {
         // A file of a former generation that the manifest no longer names would mislead.
         results.delete(gone.as_bytes()).await?;
@@ -186,7 +192,9 @@ async fn former_files(results: &dyn Objects, key: &[u8]) -> Result<Vec<String>, 
     let read = reader.read_to_end(&mut text).await;
     read.map_err(|error| ObjectsError::Unavailable(error.to_string()))?;
     let former = serde_json::from_slice::<Manifest>(&text).ok();
-    let files = former.map(|manifest| manifest.result_files).unwrap_or_default();
+    let files = former
+        .map(|manifest| manifest.result_files)
+        .unwrap_or_default();
     Ok(files.into_values().flatten().map(|file| file.key).collect())
 }
 
@@ -239,7 +247,9 @@ async fn copy_large(
     directory: &[u8],
     large: &Large,
 ) -> Result<String, CompileError> {
-    let text = outputs::read_large(&run.stores, large).await.map_err(CompileError::Outputs)?;
+    let text = outputs::read_large(&run.stores, large)
+        .await
+        .map_err(CompileError::Outputs)?;
     let mut key = directory.to_vec();
     key.extend_from_slice(format!("outputs/{}.json", large.name).as_bytes());
     results.put(&key, Bytes::from(text)).await?;

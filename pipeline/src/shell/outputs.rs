@@ -17,7 +17,7 @@ use super::source::Stores;
 
 /// One session's output parts of one run.
 #[derive(Debug)]
-pub struct OutputWriter {
+pub(super) struct OutputWriter {
     session: SessionId,
     number: u32,
     bytes: u64,
@@ -34,7 +34,7 @@ struct LineOut<'a> {
 
 /// One line of an output part.
 #[derive(Debug, Deserialize)]
-pub struct OutputLine {
+pub(super) struct OutputLine {
     /// The item's name.
     pub item: String,
     /// What its handler answered, as JSON; if it is small enough to be kept here.
@@ -47,7 +47,7 @@ pub struct OutputLine {
 
 /// An output too long to be kept inline: an object of its own, under the run's scratch place.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Large {
+pub(super) struct Large {
     /// Its name there.
     pub name: String,
     /// Its length.
@@ -55,7 +55,7 @@ pub struct Large {
 }
 
 /// Writes a large output, durably.
-pub async fn write_large(
+pub(super) async fn write_large(
     stores: &Stores,
     item: ItemId,
     generation: Generation,
@@ -63,7 +63,13 @@ pub async fn write_large(
 ) -> Result<Large, ObjectsError> {
     let name = format!("{item}-{generation}");
     let bytes = output.len() as u64;
-    stores.scratch.put(&key(stores, &name), Bytes::copy_from_slice(output.as_bytes())).await?;
+    stores
+        .scratch
+        .put(
+            &key(stores, &name),
+            Bytes::copy_from_slice(output.as_bytes()),
+        )
+        .await?;
     Ok(Large { name, bytes })
 }
 
@@ -71,17 +77,27 @@ pub async fn write_large(
 ///
 /// # Errors
 /// It cannot be read, in words.
-pub async fn read_large(stores: &Stores, large: &Large) -> Result<String, String> {
-    let reader = stores.scratch.get(&key(stores, &large.name), 0, None, None).await;
+pub(super) async fn read_large(stores: &Stores, large: &Large) -> Result<String, String> {
+    let reader = stores
+        .scratch
+        .get(&key(stores, &large.name), 0, None, None)
+        .await;
     let mut text = String::new();
     let mut reader = reader.map_err(|e| e.to_string())?;
-    reader.read_to_string(&mut text).await.map_err(|e| format!("output {}: {e}", large.name))?;
+    reader
+        .read_to_string(&mut text)
+        .await
+        .map_err(|e| format!("output {}: {e}", large.name))?;
     Ok(text)
 }
 
 /// Adds a line that points at a large output.
-pub fn encode_large(lines: &mut Vec<u8>, item: ItemId, large: &Large) {
-    let line = LineOut { item: item.to_string(), output: None, large: Some(large) };
+pub(super) fn encode_large(lines: &mut Vec<u8>, item: ItemId, large: &Large) {
+    let line = LineOut {
+        item: item.to_string(),
+        output: None,
+        large: Some(large),
+    };
     serde_json::to_writer(&mut *lines, &line).expect("plain data serialises");
     lines.push(b'\n');
 }
@@ -90,12 +106,20 @@ pub fn encode_large(lines: &mut Vec<u8>, item: ItemId, large: &Large) {
 ///
 /// # Errors
 /// The output is not JSON.
-pub fn encode(lines: &mut Vec<u8>, item: ItemId, output: &str) -> Result<(), serde_json::Error> {
+pub(super) fn encode(
+    lines: &mut Vec<u8>,
+    item: ItemId,
+    output: &str,
+) -> Result<(), serde_json::Error> {
     let output: &RawValue = serde_json::from_str(output)?;
     let before = lines.len();
     serde_json::to_writer(
         &mut *lines,
-        &LineOut { item: item.to_string(), output: Some(output), large: None },
+        &LineOut {
+            item: item.to_string(),
+            output: Some(output),
+            large: None,
+        },
     )?;
     // JSON allows line breaks between tokens; a line must be one line.
     for byte in &mut lines[before..] {
@@ -109,7 +133,7 @@ pub fn encode(lines: &mut Vec<u8>, item: ItemId, output: &str) -> Result<(), ser
 
 impl OutputWriter {
     /// Nothing written yet.
-    pub fn new(session: SessionId) -> Self {
+    pub(super) fn new(session: SessionId) -> Self {
         Self {
             session,
             number: 0,
@@ -118,7 +142,7 @@ impl OutputWriter {
     }
 
     /// Writes `bytes`, durably; answers the part's name and the offset at which they begin.
-    pub async fn write(
+    pub(super) async fn write(
         &mut self,
         stores: &Stores,
         bytes: Bytes,
@@ -152,7 +176,7 @@ fn key(stores: &Stores, name: &str) -> Vec<u8> {
 }
 
 /// A stretch of an output part, as page rows hold it.
-pub fn stretch(name: &str, offset: u64, length: usize) -> String {
+pub(super) fn stretch(name: &str, offset: u64, length: usize) -> String {
     format!("{name}@{offset}+{length}")
 }
 
@@ -160,7 +184,7 @@ pub fn stretch(name: &str, offset: u64, length: usize) -> String {
 ///
 /// # Errors
 /// The part cannot be read, or is not what the row says.
-pub async fn read(stores: &Stores, stretch: &str) -> Result<Vec<OutputLine>, String> {
+pub(super) async fn read(stores: &Stores, stretch: &str) -> Result<Vec<OutputLine>, String> {
     let bad = || format!("{stretch:?} names no stretch of an output part");
     let (name, place) = stretch.rsplit_once('@').ok_or_else(bad)?;
     let (offset, length) = place.split_once('+').ok_or_else(bad)?;

@@ -183,9 +183,9 @@ impl RunReader {
                 if line.item.parse() == Ok(item.item) {
                     return match (line.output, line.large) {
                         (Some(output), _) => Ok(Some(output.get().to_owned())),
-                        (None, Some(large)) => {
-                            super::outputs::read_large(&self.stores, &large).await.map(Some)
-                        }
+                        (None, Some(large)) => super::outputs::read_large(&self.stores, &large)
+                            .await
+                            .map(Some),
                         (None, None) => Ok(None),
                     };
                 }

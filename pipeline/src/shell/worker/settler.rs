@@ -14,8 +14,8 @@ use crate::core::page::ItemState;
 use crate::core::time::Timestamp;
 use crate::core::work::{Evidence, News};
 use crate::ledger::{FailureRow, Held, LedgerError, SettleEnd, Settlement};
-use crate::shell::env::{Env, RunHandle};
 use crate::ports::executor::OUTPUT_INLINE_BYTES_MAX;
+use crate::shell::env::{Env, RunHandle};
 use crate::shell::outputs::{self, Large, OutputWriter};
 
 /// Pages settled together at most: what one transaction of SQLite takes with ease.
