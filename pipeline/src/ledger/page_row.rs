@@ -319,7 +319,7 @@ mod tests {
             session: SessionId::new("0123456789abcdef"),
         };
         page.outputs = vec!["0123456789abcdef-00012@8388000+388608".to_owned(); 3];
-        let row = encode(&page, &WriteId::new("0123456789abcdef.ffffffff"));
+        let row = encode(&page, &WriteId::new("0123456789abcdef-fedcba9876543210"));
         let value = |v: &crate::ports::Value| match v {
             crate::ports::Value::Num(_) => 8,
             crate::ports::Value::Text(text) => text.len(),

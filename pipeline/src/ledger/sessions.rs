@@ -11,7 +11,11 @@ use crate::core::id::{JobName, RunId, SessionId};
 use crate::ports::{Condition, Key, Query, Row, Update, Write};
 
 use super::error::{LedgerError, damaged};
-use super::{Ledger, SCHEMA_VERSION, keys};
+use super::{Ledger, SCHEMA_VERSION, UNCLEAR_TRIES_MAX, keys, unclear};
+
+/// A move of permits is tried this often: another session may take from the pool between the look and the
+/// move, and a reply may be lost.
+const RACES_MAX: u32 = 10;
 
 /// Where a session stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,14 +91,17 @@ impl Ledger {
             .with("permits", 0)
             .with("running", "")
             .with("who", who);
-        match self
-            .write(Write::create(keys::session(job, &self.session), row))
-            .await
-        {
-            // The name is drawn at random: a row of that name is the one just written.
-            Err(error) if error.is_unclear() => Ok(()),
-            result => result.map(|_| ()),
+        let write = Write::create(keys::session(job, &self.session), row);
+        for _ in 0..UNCLEAR_TRIES_MAX {
+            match self.write(write.clone()).await {
+                // The name is drawn at random: a row of that name is the one just written.
+                Err(error) if error.is_condition() => return Ok(()),
+                // Without its row a session must not begin: its first beat would find it dead.
+                Err(error) if error.is_unclear() => {}
+                result => return result.map(|_| ()),
+            }
         }
+        Err(unclear("a session's row"))
     }
 
     /// One beat: renews every lease of this session.
@@ -168,16 +175,24 @@ impl Ledger {
         })
     }
 
-    /// Takes up to `wanted` permits; answers how many. This session holds `held` now.
+    /// Takes up to `wanted` permits; answers how many. This session believes in `held` now; permits that
+    /// an earlier try took without hearing of it are answered first.
+    ///
+    /// # Errors
+    /// [`LedgerError::Raced`] if the session was marked dead. After any other, nothing may be assumed to
+    /// be taken.
     pub async fn take_permits(
         &self,
         job: &JobName,
         held: u32,
         wanted: u32,
     ) -> Result<u32, LedgerError> {
-        /// Another session may take from the pool between the look and the taking.
-        const RACES_MAX: u32 = 10;
         for _ in 0..RACES_MAX {
+            let has = self.own_permits(job).await?;
+            let unheard_of = wanted.min(has.saturating_sub(held));
+            if unheard_of > 0 {
+                return Ok(unheard_of);
+            }
             let pool = self.pool(job).await?;
             let take = wanted.min(pool.max.saturating_sub(pool.lent));
             if take == 0 {
@@ -192,35 +207,64 @@ impl Ledger {
                 ],
                 vec![Update::Add("lent".into(), i64::from(take))],
             );
-            let writes = vec![from_pool, self.permits_write(job, held, i64::from(take))];
-            match self.move_permits(job, writes, held + take).await {
+            let own = self.permits_write(job, has, i64::from(take));
+            match self.transact(vec![from_pool, own]).await {
                 Ok(()) => return Ok(take),
-                Err(LedgerError::Raced) => {}
+                // What was taken is found in the next round.
+                Err(error) if error.is_condition() || error.is_unclear() => {}
                 Err(error) => return Err(error),
             }
         }
         Ok(0)
     }
 
-    /// Gives permits back to the pool. This session holds `held` now.
+    /// Gives permits back to the pool. This session believed in `held`, and uses `held` − `given` from now
+    /// on, whatever the answer is.
+    ///
+    /// # Errors
+    /// [`LedgerError::Raced`] if the session was marked dead: all are back. After any other they may or
+    /// may not be back: the same call may be repeated.
     pub async fn give_permits(
         &self,
         job: &JobName,
         held: u32,
         given: u32,
     ) -> Result<(), LedgerError> {
-        if given == 0 {
-            return Ok(());
+        let keep = held.saturating_sub(given);
+        for _ in 0..RACES_MAX {
+            let has = self.own_permits(job).await?;
+            let back = i64::from(has.saturating_sub(keep));
+            if back == 0 {
+                return Ok(());
+            }
+            let to_pool = Write::update(
+                keys::pool(job),
+                Vec::new(),
+                vec![Update::Add("lent".into(), -back)],
+            );
+            let own = self.permits_write(job, has, -back);
+            match self.transact(vec![to_pool, own]).await {
+                Ok(()) => return Ok(()),
+                Err(error) if error.is_condition() || error.is_unclear() => {}
+                Err(error) => return Err(error),
+            }
         }
-        let to_pool = Write::update(
-            keys::pool(job),
-            Vec::new(),
-            vec![Update::Add("lent".into(), -i64::from(given))],
-        );
-        let writes = vec![to_pool, self.permits_write(job, held, -i64::from(given))];
-        self.move_permits(job, writes, held - given).await
+        Err(unclear("giving permits back"))
     }
 
+    /// What this session's row says it holds.
+    async fn own_permits(&self, job: &JobName) -> Result<u32, LedgerError> {
+        let key = keys::session(job, &self.session);
+        let row = self.get(&key).await?.ok_or(LedgerError::Raced)?;
+        let own = decode(&key, self.session.as_str(), &row)?;
+        match own.status {
+            SessionStatus::Live => Ok(own.permits),
+            SessionStatus::Dead | SessionStatus::Closed => Err(LedgerError::Raced),
+        }
+    }
+
+    /// Each move has a name, so that no transaction is like another: an endpoint that remembers tokens
+    /// would take the second of two like moves for the first, and carry it out only once.
     fn permits_write(&self, job: &JobName, held: u32, change: i64) -> Write {
         Write::update(
             keys::session(job, &self.session),
@@ -228,27 +272,11 @@ impl Ledger {
                 live(),
                 Condition::Equals("permits".into(), i64::from(held).into()),
             ],
-            vec![Update::Add("permits".into(), change)],
+            vec![
+                Update::Add("permits".into(), change),
+                Update::Set("move".into(), self.next_write().as_str().into()),
+            ],
         )
-    }
-
-    async fn move_permits(
-        &self,
-        job: &JobName,
-        writes: Vec<Write>,
-        after: u32,
-    ) -> Result<(), LedgerError> {
-        let error = match self.transact(writes).await {
-            Ok(()) => return Ok(()),
-            Err(error) if error.is_condition() || error.is_unclear() => error,
-            Err(error) => return Err(error),
-        };
-        let key = keys::session(job, &self.session);
-        let permits = self.get(&key).await?.and_then(|row| row.num("permits"));
-        if error.is_unclear() && permits == Some(i64::from(after)) {
-            return Ok(());
-        }
-        Err(LedgerError::Raced)
     }
 
     /// Marks a session dead, if it has not beaten since it was read, and returns its permits.

@@ -19,7 +19,7 @@ const IDLE_BACK_AFTER: Duration = Duration::from_secs(5);
 const ASK_AGAIN: Duration = Duration::from_millis(500);
 
 /// Beats until the session ends.
-pub async fn beat(env: &Env) {
+pub(super) async fn beat(env: &Env) {
     let mut last_good = env.runtime.clock.tick();
     let latest = env.settings.session_duration * 2 / 3;
     loop {
@@ -65,7 +65,7 @@ fn running(env: &Env) -> BTreeMap<crate::core::id::RunId, u64> {
 }
 
 /// Moves permits until the session ends.
-pub async fn keep_permits(env: &Env) {
+pub(super) async fn keep_permits(env: &Env) {
     let mut back_at = env.runtime.clock.tick() + IDLE_BACK_AFTER;
     loop {
         tokio::select! {
@@ -100,14 +100,21 @@ pub async fn keep_permits(env: &Env) {
     }
 }
 
+/// Gives back until it is certain: what was given is not used any more, so that a lost reply never has
+/// two sessions use one permit.
 async fn give_idle(env: &Env) {
     let idle = env.permits.take_idle();
     if idle == 0 {
         return;
     }
     let held = env.permits.granted() + idle;
-    if let Err(error) = env.ledger.give_permits(&env.job, held, idle).await {
-        tracing::warn!(%error, "permits were not given back; they stay with this session");
-        env.permits.grant(idle);
+    while !env.kill.is_cancelled() {
+        match env.ledger.give_permits(&env.job, held, idle).await {
+            Ok(()) | Err(LedgerError::Raced) => return,
+            Err(error) => {
+                tracing::warn!(%error, "permits were not given back, trying again");
+                env.pause(ASK_AGAIN).await;
+            }
+        }
     }
 }

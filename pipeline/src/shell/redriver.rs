@@ -21,7 +21,7 @@ const PARTS_AT_ONCE: usize = 100;
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
 /// Goes through the run's parts, if a redrive is under way. Answers once its cursor is at the end.
-pub async fn redrive(env: &Env, run: &RunHandle) {
+pub(super) async fn redrive(env: &Env, run: &RunHandle) {
     while !env.is_ending() {
         match reopen_all(env, run).await {
             Ok(()) => return,
