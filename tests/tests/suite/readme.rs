@@ -79,12 +79,15 @@ fn scenario(steps: &[Step]) -> String {
         if let Some(status) = steps.next_if(|next| next.command == "echo $?") {
             writeln!(text, "? {}", status.output.join("")).expect("a String takes everything");
         }
-        let works = step.command.contains(" run ") || step.command.contains(" redrive");
-        if works {
-            text.push_str("...\n");
-        }
         for line in &step.output {
+            if line.split("  ").next().is_some_and(is_run) {
+                text.push_str("...\n");
+            }
             text.push_str(&elided(line));
+            text.push('\n');
+        }
+        // Without a blank line below it, trycmd takes the last line for one without an end.
+        if !step.output.is_empty() {
             text.push('\n');
         }
     }
