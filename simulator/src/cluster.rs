@@ -25,7 +25,7 @@ use trommel::shell::{Env, OpenRun, OpenedRun, Session, SessionEnd, Settings, Sto
 use crate::entropy::Stream;
 use crate::exec::lock;
 use crate::node::Node;
-use crate::services::{Faults, QueueModel, TableModel};
+use crate::services::{Faults, QueueModel, TableLink, TableModel};
 use crate::simulation::Simulation;
 
 /// The run's name; there is one.
@@ -225,12 +225,7 @@ impl Cluster {
 
     /// Starts a process on a node: it works on the run, on these lanes, until it has ended.
     pub fn start(&self, node: &Node, lanes: &'static [Lane]) -> Process {
-        let process = Process {
-            cluster: self.clone(),
-            node: node.clone(),
-            lanes,
-            state: Arc::default(),
-        };
+        let process = Process::new(self, node, lanes);
         let main = process.clone();
         node.spawn("main", async move { main.work().await });
         process
@@ -238,12 +233,7 @@ impl Cluster {
 
     /// Starts a session that works on nothing: it only buries those that died.
     pub fn watch_only(&self, node: &Node) {
-        let process = Process {
-            cluster: self.clone(),
-            node: node.clone(),
-            lanes: &[],
-            state: Arc::default(),
-        };
+        let process = Process::new(self, node, &[]);
         node.spawn("main", async move {
             let started = process.open().await;
             match started {
@@ -298,6 +288,11 @@ impl<'a> Watched<'a> {
         let mut watch = lock(&inner.watch);
         watch.running += 1;
         watch.most = watch.most.max(watch.running);
+        let (running, lent) = (watch.running, inner.table.lent(inner.job.name.as_str()));
+        if i64::from(running) > lent {
+            let broken = format!("S10: {running} calls run, and {lent} permits are lent");
+            inner.table.report(broken);
+        }
         let index = watch.seen.len();
         watch.seen.push(Seen {
             item: item.id,
@@ -349,6 +344,9 @@ pub struct Process {
     cluster: Cluster,
     node: Node,
     lanes: &'static [Lane],
+    /// Its ways to the services; one each, however many sessions it opens.
+    table: Arc<TableLink>,
+    queues: BTreeMap<Lane, Arc<dyn Queue>>,
     state: Arc<Mutex<ProcessState>>,
 }
 
@@ -360,6 +358,21 @@ struct ProcessState {
 }
 
 impl Process {
+    fn new(cluster: &Cluster, node: &Node, lanes: &'static [Lane]) -> Self {
+        let mut queues: BTreeMap<Lane, Arc<dyn Queue>> = BTreeMap::new();
+        for (lane, queue) in &cluster.inner.queues {
+            queues.insert(*lane, Arc::new(queue.link(node)));
+        }
+        Self {
+            cluster: cluster.clone(),
+            node: node.clone(),
+            lanes,
+            table: Arc::new(cluster.inner.table.link(node)),
+            queues,
+            state: Arc::default(),
+        }
+    }
+
     /// Asks it to stop softly.
     pub fn drain(&self) {
         self.node.trace(&"asked to drain");
@@ -400,20 +413,15 @@ impl Process {
         let inner = &self.cluster.inner;
         let runtime = self.node.runtime();
         let session = SessionId::new(format!("{:016x}", runtime.entropy.next_u64()));
-        let table = Arc::new(inner.table.link(&self.node));
-        let ledger = Ledger::new(table, runtime.clone(), session.clone());
+        let ledger = Ledger::new(self.table.clone(), runtime.clone(), session.clone());
         let job = &inner.job;
         let pool = ledger.set_pool(&job.name, job.max_concurrency).await;
         pool.map_err(|error| error.to_string())?;
-        let mut queues: BTreeMap<Lane, Arc<dyn Queue>> = BTreeMap::new();
-        for (lane, queue) in &inner.queues {
-            queues.insert(*lane, Arc::new(queue.link(&self.node)));
-        }
         let opener = Arc::new(Opener {
             cluster: self.cluster.clone(),
             node: self.node.clone(),
         });
-        let env = Env::new(ledger, runtime, job.name.clone(), queues, opener, inner.settings);
+        let env = Env::new(ledger, runtime, job.name.clone(), self.queues.clone(), opener, inner.settings);
         lock(&self.state).env = Some(env.clone());
         self.node.trace(&format_args!("session {session}"));
         let started = Session::start(env, self.lanes, self.node.name()).await;

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::FutureExt as _;
 use trommel::adapters::memory::MemoryTable;
 use trommel::core::time::Tick;
 use trommel::ports::table::{QueryPage, TableProfile};
@@ -25,6 +26,9 @@ const TOKENS_LAST: Duration = Duration::from_mins(10);
 
 /// How long a node whose link is cut waits for an answer before it gives up.
 const CUT_PATIENCE: Duration = Duration::from_secs(1);
+
+/// More sessions than a simulated job ever has.
+const SESSIONS_MAX: usize = 100_000;
 
 /// A table that nodes share.
 pub struct TableModel {
@@ -98,7 +102,20 @@ impl TableModel {
         lock(&self.cut).insert(node.to_owned(), until);
     }
 
-    /// Promises that writes broke, in order.
+    /// Permits that a job's pool has lent, at this moment.
+    pub fn lent(&self, job: &str) -> i64 {
+        let key = Key::new(format!("permit#{job}"), "pool");
+        let row = self.base.get(&key, Consistency::Strong).now_or_never();
+        let row = row.expect("nothing in memory waits");
+        row.ok().flatten().and_then(|row| row.num("lent")).unwrap_or(0)
+    }
+
+    /// Notes a promise that somebody saw broken.
+    pub fn report(&self, broken: String) {
+        self.note(Some(broken));
+    }
+
+    /// Promises that were broken, in order.
     pub fn broken(&self) -> Vec<String> {
         lock(&self.broken).clone()
     }
@@ -154,21 +171,28 @@ impl TableModel {
         result
     }
 
+    fn note(&self, broken: Option<String>) {
+        if let Some(broken) = broken {
+            self.service.trace(&format_args!("BROKEN: {broken}"));
+            lock(&self.broken).push(broken);
+        }
+    }
+
     async fn check(&self, request: &Request, before: Vec<Option<Row>>) -> Result<(), TableError> {
         for (write, before) in request.writes().iter().zip(before) {
             let key = &write.key;
             let after = self.base.get(key, Consistency::Strong).await?;
             if key.pk.starts_with("page#") {
-                let broken = promises::of_page(&key.to_string(), before.as_ref(), after.as_ref());
-                lock(&self.broken).extend(broken);
+                let name = key.to_string();
+                self.note(promises::of_page(&name, before.as_ref(), after.as_ref()));
             }
             if let Some(job) = key.pk.strip_prefix("permit#")
                 && let Some(pool) = after
             {
-                let sessions = Query::all(format!("session#{job}"), 1000);
+                let sessions = Query::all(format!("session#{job}"), SESSIONS_MAX);
                 let rows = self.base.query(sessions).await?.rows;
                 let held = rows.iter().filter_map(|(_, row)| row.num("permits")).sum();
-                lock(&self.broken).extend(promises::of_permits(&pool, held));
+                self.note(promises::of_permits(&pool, held));
             }
         }
         Ok(())

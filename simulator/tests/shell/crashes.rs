@@ -4,6 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Duration;
 
 use trommel::core::outcome::Outcome;
+use trommel::core::retry::Jitter;
 use trommel::core::run::RunStatus;
 use trommel_simulator::cluster::Behaviour;
 use trommel_simulator::{Simulation, Stream};
@@ -30,15 +31,15 @@ fn for_seeds(test: &str, seeds: u64, plan: fn(&Stream) -> Plan) {
     };
     for seed in seeds {
         let plan = plan(&Simulation::new(seed).seed().stream("plan"));
-        let scenario = catch_unwind(AssertUnwindSafe(|| plan.run(seed)));
-        match scenario {
-            Ok(scenario) if one.is_some() => eprintln!("{}", scenario.sim.trace_text()),
-            Ok(_) => {}
-            Err(panic) => {
-                eprintln!("seed {seed} fails, with {plan:#?}");
-                eprintln!("again: {SEED}={seed} cargo test -p trommel-simulator --test shell {test}");
-                resume_unwind(panic);
-            }
+        let scenario = plan.scenario(seed);
+        let end = catch_unwind(AssertUnwindSafe(|| plan.run(&scenario)));
+        if one.is_some() {
+            eprintln!("{}", scenario.sim.trace_text());
+        }
+        if let Err(panic) = end {
+            eprintln!("seed {seed} fails, with {plan:#?}");
+            eprintln!("again: {SEED}={seed} cargo test -p trommel-simulator --test shell {test}");
+            resume_unwind(panic);
         }
     }
 }
@@ -86,6 +87,28 @@ fn the_same_seed_gives_the_same_trace_and_another_one_another() {
     assert!(once == again, "the same seed gave two traces");
     let other = one_of_two_crashes(3).sim.trace_text();
     assert!(once != other, "two seeds gave one trace");
+}
+
+/// A store knows a transaction by its content for ten minutes; two takings must differ in it.
+#[test]
+fn permits_that_were_given_back_are_taken_again() {
+    let mut job = job(4, 0);
+    job.retry[0].interval = seconds(20);
+    job.retry[0].jitter = Jitter::None;
+    job.retry[0].backoff_rate = 1.0;
+    job.retry[0].max_attempts = 3;
+    let scenario = Scenario::with_objects(4, job, 4, 0);
+    scenario.cluster.set_behaviour(Behaviour {
+        flaky: 1_000_000,
+        ..Behaviour::calm(seconds(1), seconds(1))
+    });
+    let (_, worker) = scenario.start("a");
+    let third = || scenario.cluster.calls().len() == 12;
+    assert!(scenario.goes_on_until(seconds(300), third), "each is called three times");
+    scenario.cluster.set_behaviour(Behaviour::calm(seconds(1), seconds(1)));
+    let ended = scenario.goes_on_until(seconds(600), || worker.is_over());
+    oracle::check(&scenario, ended);
+    assert_eq!(scenario.status(), RunStatus::Succeeded);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use trommel::shell::report::{self, Audit};
 use crate::scenario::{Scenario, seconds};
 
 /// Every promise, at the end of a run. `ended` says whether all processes left in time.
-pub fn check(scenario: &Scenario, ended: bool) {
+pub(crate) fn check(scenario: &Scenario, ended: bool) {
     let cluster = &scenario.cluster;
     let alive = if ended { "" } else { "L2: a process is still at work; " };
     let status = scenario.status();
@@ -44,14 +44,14 @@ pub fn check(scenario: &Scenario, ended: bool) {
     permits_come_back(scenario);
 }
 
-pub fn audit(scenario: &Scenario) -> Audit {
+pub(crate) fn audit(scenario: &Scenario) -> Audit {
     let (ledger, run) = (scenario.cluster.ledger(), scenario.cluster.run());
     let audit = scenario.block_on(async { report::audit(&ledger, &run).await });
     audit.expect("the quiet way has no faults")
 }
 
 /// All pages of the run.
-pub fn pages(scenario: &Scenario) -> Vec<Held> {
+pub(crate) fn pages(scenario: &Scenario) -> Vec<Held> {
     let (ledger, run) = (scenario.cluster.ledger(), scenario.cluster.run());
     let mut pages = Vec::new();
     for shard in 0..SHARDS {
@@ -65,7 +65,7 @@ pub fn pages(scenario: &Scenario) -> Vec<Held> {
 }
 
 /// Pages that somebody holds.
-pub fn leases(scenario: &Scenario) -> Vec<String> {
+pub(crate) fn leases(scenario: &Scenario) -> Vec<String> {
     let leased = |held: Held| match &held.page.status {
         PageStatus::Leased { session } => Some(format!("{} by {session}", held.page.id)),
         PageStatus::Ready | PageStatus::Waiting { .. } | PageStatus::Settled => None,
@@ -74,7 +74,7 @@ pub fn leases(scenario: &Scenario) -> Vec<String> {
 }
 
 /// Outcomes by item.
-pub fn outcomes(scenario: &Scenario) -> BTreeMap<ItemId, Outcome> {
+pub(crate) fn outcomes(scenario: &Scenario) -> BTreeMap<ItemId, Outcome> {
     let mut outcomes = BTreeMap::new();
     for held in pages(scenario) {
         for (index, item) in held.page.items.iter().enumerate() {

@@ -21,20 +21,20 @@ use trommel_simulator::{Cluster, Node, Simulation, Stream};
 
 use crate::oracle;
 
-pub const BOTH: &[Lane] = &[Lane::Function, Lane::Container];
+pub(crate) const BOTH: &[Lane] = &[Lane::Function, Lane::Container];
 
 /// What DynamoDB allows, and how long a session there gathers outcomes.
-pub const SHARED: TableProfile = TableProfile {
+pub(crate) const SHARED: TableProfile = TableProfile {
     transact_writes_max: 100,
     row_bytes_max: 400 * 1024,
     settle_within: Duration::from_secs(1),
 };
 
-pub fn seconds(seconds: u64) -> Duration {
+pub(crate) fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-pub fn lane(object_bytes_max: Option<u64>) -> LaneSpec {
+pub(crate) fn lane(object_bytes_max: Option<u64>) -> LaneSpec {
     LaneSpec {
         executor: ExecutorSpec::InProcess,
         object_bytes_max,
@@ -46,7 +46,7 @@ pub fn lane(object_bytes_max: Option<u64>) -> LaneSpec {
 }
 
 /// A job over objects of two sizes: small ones together, large ones alone.
-pub fn job(max_concurrency: u32, tolerated: u64) -> Job {
+pub(crate) fn job(max_concurrency: u32, tolerated: u64) -> Job {
     let flaky = RetryRule {
         errors: Errors::Any(vec![Class::named("Flaky"), Class::Timeout]),
         max_attempts: 2,
@@ -79,7 +79,7 @@ pub fn job(max_concurrency: u32, tolerated: u64) -> Job {
 }
 
 /// Puts objects into the input: the small ones share pages, each large one has its own.
-pub async fn put_objects(cluster: &Cluster, small: u64, large: u64) {
+pub(crate) async fn put_objects(cluster: &Cluster, small: u64, large: u64) {
     for number in 0..small + large {
         let bytes = if number < small { 10 } else { 1000 };
         let key = format!("object-{number:05}");
@@ -89,20 +89,20 @@ pub async fn put_objects(cluster: &Cluster, small: u64, large: u64) {
 }
 
 /// One simulated world with its cluster.
-pub struct Scenario {
-    pub sim: Simulation,
-    pub cluster: Cluster,
+pub(crate) struct Scenario {
+    pub(crate) sim: Simulation,
+    pub(crate) cluster: Cluster,
 }
 
 impl Scenario {
-    pub fn new(seed: u64, job: Job) -> Self {
+    pub(crate) fn new(seed: u64, job: Job) -> Self {
         let sim = Simulation::new(seed);
         let cluster = Cluster::new(&sim, job, Settings::shared(), SHARED);
         Self { sim, cluster }
     }
 
     /// With a run over so many objects.
-    pub fn with_objects(seed: u64, job: Job, small: u64, large: u64) -> Self {
+    pub(crate) fn with_objects(seed: u64, job: Job, small: u64, large: u64) -> Self {
         let scenario = Self::new(seed, job);
         scenario.block_on(async {
             put_objects(&scenario.cluster, small, large).await;
@@ -111,28 +111,28 @@ impl Scenario {
         scenario
     }
 
-    pub fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
+    pub(crate) fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
         self.sim.block_on(future).expect("the world goes on")
     }
 
-    pub fn start(&self, name: &str) -> (Node, Process) {
+    pub(crate) fn start(&self, name: &str) -> (Node, Process) {
         let node = self.sim.node(name);
         let process = self.cluster.start(&node, BOTH);
         (node, process)
     }
 
-    pub fn run_for(&self, duration: Duration) {
+    pub(crate) fn run_for(&self, duration: Duration) {
         self.sim.run_for(duration).expect("the world goes on");
     }
 
-    pub fn status(&self) -> RunStatus {
+    pub(crate) fn status(&self) -> RunStatus {
         let (ledger, run) = (self.cluster.ledger(), self.cluster.run());
         let row = self.block_on(async { ledger.run(&run).await });
         row.expect("the run has a row").state.status
     }
 
     /// Goes on until the condition holds; false if it does not within `longest`.
-    pub fn goes_on_until(&self, longest: Duration, holds: impl Fn() -> bool) -> bool {
+    pub(crate) fn goes_on_until(&self, longest: Duration, holds: impl Fn() -> bool) -> bool {
         let latest = self.sim.now() + longest;
         while !holds() {
             if self.sim.now() >= latest {
@@ -146,39 +146,39 @@ impl Scenario {
 
 /// A crash, and perhaps a new start.
 #[derive(Clone, Debug)]
-pub struct Crash {
-    pub worker: usize,
-    pub at: Duration,
-    pub back_after: Duration,
+pub(crate) struct Crash {
+    pub(crate) worker: usize,
+    pub(crate) at: Duration,
+    pub(crate) back_after: Duration,
 }
 
 /// What a seed decides.
 #[derive(Clone, Debug)]
-pub struct Plan {
-    pub small: u64,
-    pub large: u64,
-    pub max_concurrency: u32,
-    pub batch: u32,
-    pub tolerated: u64,
-    pub behaviour: Behaviour,
-    pub crashes: Vec<Crash>,
+pub(crate) struct Plan {
+    pub(crate) small: u64,
+    pub(crate) large: u64,
+    pub(crate) max_concurrency: u32,
+    pub(crate) batch: u32,
+    pub(crate) tolerated: u64,
+    pub(crate) behaviour: Behaviour,
+    pub(crate) crashes: Vec<Crash>,
     /// Links that carry nothing: whose, from when, for how long.
-    pub cuts: Vec<Crash>,
-    pub faults: Faults,
+    pub(crate) cuts: Vec<Crash>,
+    pub(crate) faults: Faults,
 }
 
 /// Crashes, cuts and faults come within this time; then the world is calm.
-pub const TROUBLE: Duration = Duration::from_secs(150);
+pub(crate) const TROUBLE: Duration = Duration::from_secs(150);
 
 /// A run ends so long after the last trouble: sessions die within two durations, lost hints and late
 /// requests come within 90 s more, then all items may run one after the other.
-pub const CALM_MAX: Duration = Duration::from_mins(40);
+pub(crate) const CALM_MAX: Duration = Duration::from_mins(40);
 
-pub const WORKERS: [&str; 2] = ["a", "b"];
+pub(crate) const WORKERS: [&str; 2] = ["a", "b"];
 
 impl Plan {
     /// Crashes and failing handlers, but services without faults.
-    pub fn crashes(chance: &Stream) -> Self {
+    pub(crate) fn crashes(chance: &Stream) -> Self {
         let within = |longest: u64| Duration::from_millis(chance.below(longest * 1000));
         let crashes = (0..chance.below(5)).map(|_| Crash {
             worker: chance.below(2) as usize,
@@ -209,7 +209,7 @@ impl Plan {
     }
 
     /// Also services with faults, and links that are cut for a while.
-    pub fn faults(chance: &Stream) -> Self {
+    pub(crate) fn faults(chance: &Stream) -> Self {
         let mut plan = Self::crashes(chance);
         plan.faults = Faults::all(chance.below(20_000) as u32);
         for _ in 0..chance.below(3) {
@@ -228,17 +228,21 @@ impl Plan {
         job
     }
 
-    /// Runs it to its end and checks every promise.
-    pub fn run(&self, seed: u64) -> Scenario {
+    /// The world before anything happens in it.
+    pub(crate) fn scenario(&self, seed: u64) -> Scenario {
         let scenario = Scenario::with_objects(seed, self.job(), self.small, self.large);
         scenario.cluster.set_behaviour(self.behaviour);
         scenario.cluster.set_faults(self.faults);
-        let processes = self.trouble(&scenario);
+        scenario
+    }
+
+    /// Runs it to its end and checks every promise.
+    pub(crate) fn run(&self, scenario: &Scenario) {
+        let processes = self.trouble(scenario);
         scenario.sim.trace(&"calm from here on");
         scenario.cluster.set_faults(Faults::NONE);
         let ended = scenario.goes_on_until(CALM_MAX, || processes.iter().all(Process::is_over));
-        oracle::check(&scenario, ended);
-        scenario
+        oracle::check(scenario, ended);
     }
 
     /// Both workers, with everything that happens to them; answers their latest processes.
