@@ -100,14 +100,16 @@ impl Ledger {
             .with("permits", 0)
             .with("running", "")
             .with("who", who);
-        match self
-            .write(Write::create(keys::session(job, &self.session), row))
-            .await
-        {
-            // The name is drawn at random: a row of that name is the one just written.
-            Err(error) if error.is_unclear() => Ok(()),
-            result => result.map(|_| ()),
+        let key = keys::session(job, &self.session);
+        for _ in 0..UNCLEAR_TRIES_MAX {
+            match self.write(Write::create(key.clone(), row.clone())).await {
+                // The name is drawn at random: a row of that name is the one just written.
+                Err(error) if error.is_condition() => return Ok(()),
+                Err(error) if error.is_unclear() => {}
+                result => return result.map(|_| ()),
+            }
         }
+        Err(TableError::Unclear(format!("a session's opening was tried {UNCLEAR_TRIES_MAX} times")).into())
     }
 
     /// One beat: renews every lease of this session.
