@@ -168,7 +168,11 @@ impl Ledger {
         // The shard's first part finds no number; all later ones find a smaller one.
         let first = Condition::Missing("dispatched".into());
         let later = Condition::AtMost("dispatched".into(), next);
-        let (likely, other) = if part < SHARDS { (first, later) } else { (later, first) };
+        let (likely, other) = if part < SHARDS {
+            (first, later)
+        } else {
+            (later, first)
+        };
         for when in [likely, other] {
             let write = Write::update(key.clone(), vec![when], updates.clone());
             match self.write(write).await {

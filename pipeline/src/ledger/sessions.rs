@@ -109,7 +109,10 @@ impl Ledger {
                 result => return result.map(|_| ()),
             }
         }
-        Err(TableError::Unclear(format!("a session's opening was tried {UNCLEAR_TRIES_MAX} times")).into())
+        Err(TableError::Unclear(format!(
+            "a session's opening was tried {UNCLEAR_TRIES_MAX} times"
+        ))
+        .into())
     }
 
     /// One beat: renews every lease of this session.
@@ -315,7 +318,10 @@ impl Ledger {
                 return Err(LedgerError::Raced);
             }
         }
-        Err(TableError::Unclear(format!("a move of permits was tried {UNCLEAR_TRIES_MAX} times")).into())
+        Err(TableError::Unclear(format!(
+            "a move of permits was tried {UNCLEAR_TRIES_MAX} times"
+        ))
+        .into())
     }
 
     /// Marks a session dead, if it has not beaten since it was read, and returns its permits.

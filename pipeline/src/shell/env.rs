@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::core::id::{Generation, JobName, RunId};
+use crate::core::id::{Generation, JobName, PageId, RunId};
 use crate::core::job::Job;
 use crate::core::lane::Lane;
 use crate::core::packing::Order;
@@ -229,6 +229,8 @@ pub struct Env {
     /// The lanes whose queue last answered with nothing.
     pub empty: BTreeMap<Lane, AtomicBool>,
     runs: Mutex<BTreeMap<RunId, RunHandle>>,
+    /// Pages that this session's workers lease or hold, and how often each.
+    held: Mutex<BTreeMap<(RunId, PageId), u32>>,
 }
 
 impl Env {
@@ -257,6 +259,7 @@ impl Env {
             kill: CancellationToken::new(),
             empty,
             runs: Mutex::default(),
+            held: Mutex::default(),
         })
     }
 
@@ -315,6 +318,29 @@ impl Env {
         };
         self.runtime.spawn.spawn("judge", Box::pin(judge));
         Ok(handle)
+    }
+
+    /// A worker is about to lease a page. It is then held until [`Env::let_go`], once for each time.
+    pub(super) fn hold(&self, run: &RunId, page: PageId) {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        *held.entry((run.clone(), page)).or_default() += 1;
+    }
+
+    /// A worker did not lease the page, or has forgotten it.
+    pub(super) fn let_go(&self, run: &RunId, page: PageId) {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let name = (run.clone(), page);
+        match held.get_mut(&name) {
+            Some(times) if *times > 1 => *times -= 1,
+            Some(_) => drop(held.remove(&name)),
+            None => debug_assert!(false, "only what is held is let go"),
+        }
+    }
+
+    /// Whether a worker of this session leases or holds the page.
+    pub(super) fn holds(&self, run: &RunId, page: PageId) -> bool {
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.contains_key(&(run.clone(), page))
     }
 
     /// Whether the lane's queue last answered with nothing.

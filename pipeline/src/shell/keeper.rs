@@ -118,7 +118,11 @@ async fn give_idle(env: &Env, row: Row) -> Row {
     if idle == 0 && row == Row::Agrees {
         return row;
     }
-    match env.ledger.give_permits(&env.job, env.permits.granted()).await {
+    match env
+        .ledger
+        .give_permits(&env.job, env.permits.granted())
+        .await
+    {
         Ok(()) => Row::Agrees,
         Err(error) => {
             tracing::warn!(%error, "permits were not given back yet");

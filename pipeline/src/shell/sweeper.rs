@@ -27,7 +27,7 @@ const SHARE: u32 = 20;
 pub struct Memory {
     /// Sessions, their last beat, and when this process first saw it.
     beats: BTreeMap<SessionId, (i64, Tick)>,
-    /// Ready pages seen in the last sweep, by the name of their last write.
+    /// Ready and forgotten pages seen in the last sweep, by the name of their last write.
     ready: BTreeMap<(crate::core::id::RunId, PageId), WriteId>,
     /// Sweeps so far.
     sweeps: u64,
@@ -215,7 +215,11 @@ async fn to_hint(
             .filter(|held| is_news(env, run, held, memory, ready_now))),
         PageStatus::Leased { session } => {
             let session = session.clone();
-            if session == *env.ledger.session() || !is_dead(env, &session, dead).await? {
+            if session == *env.ledger.session() {
+                let back = give_back_forgotten(env, run, held, memory, ready_now).await;
+                return Ok(back.filter(|_| current));
+            }
+            if !is_dead(env, &session, dead).await? {
                 return Ok(None);
             }
             let taken = take_over(env, run, &held, &session).await?;
@@ -238,6 +242,34 @@ fn is_news(
     ready_now.insert(name, held.write.clone());
     let first = memory.sweeps == 0 && env.settings.others == Others::AreDead;
     first || (stayed && env.lane_is_empty(held.page.lane))
+}
+
+/// A page that this session holds and no worker knows of: leasing or giving back was answered with an
+/// error, and happened or did not. Nobody else takes it while this session lives.
+async fn give_back_forgotten(
+    env: &Env,
+    run: &RunHandle,
+    held: Held,
+    memory: &Memory,
+    ready_now: &mut BTreeMap<(crate::core::id::RunId, PageId), WriteId>,
+) -> Option<Held> {
+    if env.holds(&run.id, held.page.id) {
+        return None;
+    }
+    let name = (run.id.clone(), held.page.id);
+    let stayed = memory.ready.get(&name) == Some(&held.write);
+    ready_now.insert(name, held.write.clone());
+    if !stayed {
+        return None;
+    }
+    let now = env.runtime.clock.now();
+    match env.ledger.release(&run.id, &held, now).await {
+        Ok(back) => (back.page.status == PageStatus::Ready).then_some(back),
+        Err(error) => {
+            tracing::warn!(run = %run.id, page = %held.page.id, %error, "a forgotten page was not given back yet");
+            None
+        }
+    }
 }
 
 /// Whether a page's holder is no more. One without a row was forgotten after its death; the row is

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
 
 use crate::core::class::{Class, Failure};
-use crate::core::id::{PageId, RunId};
+use crate::core::id::{Generation, PageId, RunId};
 use crate::core::item::Input;
 use crate::core::lane::Lane;
 use crate::core::page::Refusal;
@@ -218,9 +218,23 @@ async fn try_lease(
             seen.status.as_str()
         )));
     }
+    env.hold(&run.id, page);
+    let leased = lease_page(env, run.clone(), page, seen.generation).await;
+    if leased.is_err() {
+        env.let_go(&run.id, page);
+    }
+    leased.map(Some)
+}
+
+async fn lease_page(
+    env: &Arc<Env>,
+    run: RunHandle,
+    page: PageId,
+    generation: Generation,
+) -> Result<Leased, LeaseError> {
     let now = env.runtime.clock.now();
     let held = env.ledger.lease(&run.id, page, now).await?;
-    if held.page.generation != seen.generation {
+    if held.page.generation != generation {
         give_back(env, &run, &held).await;
         return Err(LeaseError::Spent("it is of another generation".to_owned()));
     }
@@ -232,7 +246,7 @@ async fn try_lease(
             return Err(LeaseError::Later(why));
         }
     };
-    Ok(Some(Leased { run, held, inputs }))
+    Ok(Leased { run, held, inputs })
 }
 
 async fn give_back(env: &Env, run: &RunHandle, held: &Held) {
