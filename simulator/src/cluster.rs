@@ -405,7 +405,8 @@ impl Process {
                 }
             };
         }
-        self.node.trace(&format_args!("leaves: the run is {}", status.as_str()));
+        self.node
+            .trace(&format_args!("leaves: the run is {}", status.as_str()));
         lock(&self.state).ended = Some(status);
     }
 
@@ -421,7 +422,14 @@ impl Process {
             cluster: self.cluster.clone(),
             node: self.node.clone(),
         });
-        let env = Env::new(ledger, runtime, job.name.clone(), self.queues.clone(), opener, inner.settings);
+        let env = Env::new(
+            ledger,
+            runtime,
+            job.name.clone(),
+            self.queues.clone(),
+            opener,
+            inner.settings,
+        );
         lock(&self.state).env = Some(env.clone());
         self.node.trace(&format_args!("session {session}"));
         let started = Session::start(env, self.lanes, self.node.name()).await;

@@ -13,7 +13,10 @@ pub(super) fn of_page(key: &str, before: Option<&Row>, after: Option<&Row>) -> O
     };
     let epochs = (before.num("epoch"), after.num("epoch"));
     if epochs.1 < epochs.0 {
-        return Some(format!("S1: {key}: epoch went from {:?} to {:?}", epochs.0, epochs.1));
+        return Some(format!(
+            "S1: {key}: epoch went from {:?} to {:?}",
+            epochs.0, epochs.1
+        ));
     }
     let same_generation = before.num("gen") == after.num("gen");
     let (was, is) = (before.text("items")?, after.text("items")?);
@@ -37,7 +40,9 @@ pub(super) fn of_page(key: &str, before: Option<&Row>, after: Option<&Row>) -> O
 pub(super) fn of_permits(pool: &Row, held: i64) -> Option<String> {
     let (max, lent) = (pool.num("max")?, pool.num("lent")?);
     if lent != held {
-        return Some(format!("S10: the pool lent {lent} permits, sessions hold {held}"));
+        return Some(format!(
+            "S10: the pool lent {lent} permits, sessions hold {held}"
+        ));
     }
     (lent > max || lent < 0).then(|| format!("S10: {lent} permits of {max} are lent"))
 }

@@ -37,7 +37,12 @@ impl QueueModel {
 
     /// The way of one node to it.
     pub fn link(self: &Arc<Self>, node: &Node) -> QueueLink {
-        let stream = format!("queue {} of {} {}", self.name, node.name(), node.incarnation());
+        let stream = format!(
+            "queue {} of {} {}",
+            self.name,
+            node.name(),
+            node.incarnation()
+        );
         QueueLink {
             model: Arc::clone(self),
             node: node.clone(),
@@ -81,7 +86,8 @@ impl QueueLink {
         for message in batch {
             let fate = self.faults().of_message(&self.chance);
             if fate != MessageFate::Sent {
-                self.node.trace(&format_args!("hint {}: {fate:?}", message.body));
+                self.node
+                    .trace(&format_args!("hint {}: {fate:?}", message.body));
             }
             match fate {
                 MessageFate::Lost => {}

@@ -40,6 +40,8 @@ pub struct TableModel {
     tokens: Mutex<BTreeMap<String, Tick>>,
     /// Links that carry nothing until then, by the node's name.
     cut: Mutex<BTreeMap<String, Tick>>,
+    /// Writes to pages are refused as too fast until then.
+    hot: Mutex<Tick>,
     broken: Mutex<Vec<String>>,
     injected: AtomicU64,
     calls: AtomicU64,
@@ -71,6 +73,7 @@ impl TableModel {
             faults: Mutex::default(),
             tokens: Mutex::default(),
             cut: Mutex::default(),
+            hot: Mutex::default(),
             broken: Mutex::default(),
             injected: AtomicU64::new(0),
             calls: AtomicU64::new(0),
@@ -102,12 +105,26 @@ impl TableModel {
         lock(&self.cut).insert(node.to_owned(), until);
     }
 
+    /// The partitions of pages are hot: their writes are throttled until then.
+    pub fn heat(&self, until: Tick) {
+        *lock(&self.hot) = until;
+    }
+
+    fn is_hot(&self, request: &Request) -> bool {
+        let until = *lock(&self.hot);
+        let of_page = |write: &Write| write.key.pk.starts_with("page#");
+        self.service.runtime().clock.tick() < until && request.writes().iter().any(of_page)
+    }
+
     /// Permits that a job's pool has lent, at this moment.
     pub fn lent(&self, job: &str) -> i64 {
         let key = Key::new(format!("permit#{job}"), "pool");
         let row = self.base.get(&key, Consistency::Strong).now_or_never();
         let row = row.expect("nothing in memory waits");
-        row.ok().flatten().and_then(|row| row.num("lent")).unwrap_or(0)
+        row.ok()
+            .flatten()
+            .and_then(|row| row.num("lent"))
+            .unwrap_or(0)
     }
 
     /// Notes a promise that somebody saw broken.
@@ -245,6 +262,10 @@ impl TableLink {
             self.injects(fate);
         }
         self.go().await?;
+        if self.model.is_hot(&request) {
+            self.model.injected.fetch_add(1, Ordering::Relaxed);
+            return Err(TableError::Throttled("a hot partition".to_owned()));
+        }
         match fate {
             Fate::Done => {
                 let result = self.model.apply(&self.node, &request).await;

@@ -52,7 +52,10 @@ fn one_of_two_crashes(seed: u64) -> Scenario {
     let (_, other) = scenario.start("b");
     let first_holds = || {
         let calls = scenario.cluster.calls();
-        calls.len() >= 20 && calls.iter().any(|call| call.node == "a" && call.succeeded.is_none())
+        calls.len() >= 20
+            && calls
+                .iter()
+                .any(|call| call.node == "a" && call.succeeded.is_none())
     };
     assert!(scenario.goes_on_until(seconds(60), first_holds));
     first.crash();
@@ -62,7 +65,10 @@ fn one_of_two_crashes(seed: u64) -> Scenario {
     let ended = scenario.goes_on_until(seconds(300), || other.is_over());
     let last = scenario.cluster.calls().last().map(|call| call.began);
     let after = last.expect("there were calls").since(crashed_at);
-    assert!(after > seconds(30), "its items were taken over, {after:?} later");
+    assert!(
+        after > seconds(30),
+        "its items were taken over, {after:?} later"
+    );
     oracle::check(&scenario, ended);
     scenario
 }
@@ -73,9 +79,18 @@ fn the_other_node_takes_over_what_a_crashed_one_held() {
     assert_eq!(scenario.status(), RunStatus::Succeeded);
     let outcomes = oracle::outcomes(&scenario);
     assert_eq!(outcomes.len(), 100);
-    assert!(outcomes.values().all(|outcome| *outcome == Outcome::Succeeded));
+    assert!(
+        outcomes
+            .values()
+            .all(|outcome| *outcome == Outcome::Succeeded)
+    );
     let trace = scenario.sim.trace_text();
-    for what in ["wrote page#", "wrote session#", "a crashed", "b leaves: the run is SUCCEEDED"] {
+    for what in [
+        "wrote page#",
+        "wrote session#",
+        "a crashed",
+        "b leaves: the run is SUCCEEDED",
+    ] {
         assert!(trace.contains(what), "no line with {what:?} in the trace");
     }
 }
@@ -104,9 +119,40 @@ fn permits_that_were_given_back_are_taken_again() {
     });
     let (_, worker) = scenario.start("a");
     let third = || scenario.cluster.calls().len() == 12;
-    assert!(scenario.goes_on_until(seconds(300), third), "each is called three times");
-    scenario.cluster.set_behaviour(Behaviour::calm(seconds(1), seconds(1)));
+    assert!(
+        scenario.goes_on_until(seconds(300), third),
+        "each is called three times"
+    );
+    scenario
+        .cluster
+        .set_behaviour(Behaviour::calm(seconds(1), seconds(1)));
     let ended = scenario.goes_on_until(seconds(600), || worker.is_over());
+    oracle::check(&scenario, ended);
+    assert_eq!(scenario.status(), RunStatus::Succeeded);
+}
+
+/// Nobody takes over from a session that lives, so it must find such a page itself.
+#[test]
+fn a_page_that_could_not_be_given_back_is_not_forgotten() {
+    let mut job = job(4, 0);
+    job.retry[0].interval = seconds(60);
+    job.retry[0].jitter = Jitter::None;
+    let scenario = Scenario::with_objects(5, job, 4, 0);
+    scenario.cluster.set_behaviour(Behaviour {
+        flaky: 1_000_000,
+        ..Behaviour::calm(seconds(1), seconds(1))
+    });
+    let (_, worker) = scenario.start("a");
+    let called = || scenario.cluster.calls().len() == 4;
+    assert!(scenario.goes_on_until(seconds(30), called));
+    let storm = scenario.sim.now() + seconds(40);
+    scenario.cluster.table().heat(storm);
+    scenario
+        .cluster
+        .set_behaviour(Behaviour::calm(seconds(1), seconds(1)));
+    // What runs already fails.
+    let ended = scenario.goes_on_until(seconds(600), || worker.is_over());
+    assert_eq!(scenario.cluster.calls().len(), 8);
     oracle::check(&scenario, ended);
     assert_eq!(scenario.status(), RunStatus::Succeeded);
 }

@@ -14,7 +14,10 @@ use crate::scenario::{Scenario, job, seconds};
 
 fn busy(scenario: &Scenario, calls: usize) {
     let enough = || scenario.cluster.calls().len() >= calls;
-    assert!(scenario.goes_on_until(seconds(120), enough), "no {calls} calls in time");
+    assert!(
+        scenario.goes_on_until(seconds(120), enough),
+        "no {calls} calls in time"
+    );
 }
 
 /// Carries out an event on the run, as the command line does.
@@ -30,23 +33,38 @@ fn change(scenario: &Scenario, event: &RunEvent, redrive: Option<&Redrive>) {
 #[test]
 fn a_drained_node_gives_back_and_the_other_goes_on() {
     let scenario = Scenario::with_objects(11, job(4, 0), 60, 40);
-    scenario.cluster.set_behaviour(Behaviour::calm(seconds(1), seconds(2)));
+    scenario
+        .cluster
+        .set_behaviour(Behaviour::calm(seconds(1), seconds(2)));
     let (_, first) = scenario.start("a");
     let (_, other) = scenario.start("b");
     busy(&scenario, 20);
     first.drain();
     let asked_at = scenario.sim.now();
-    assert!(scenario.goes_on_until(seconds(30), || first.is_over()), "it drains in time");
+    assert!(
+        scenario.goes_on_until(seconds(30), || first.is_over()),
+        "it drains in time"
+    );
     assert_eq!(first.ended(), Some(RunStatus::Running));
     let drained_at = scenario.sim.now();
     let ended = scenario.goes_on_until(seconds(300), || other.is_over());
     let calls = scenario.cluster.calls();
-    assert!(calls.iter().all(|call| call.succeeded == Some(true)), "no call was cut short");
-    let began_late = |call: &&trommel_simulator::cluster::Seen| {
-        call.node == "a" && call.began > asked_at
-    };
-    assert_eq!(calls.iter().find(began_late), None, "it starts no call once it is asked");
-    assert!(calls.iter().any(|call| call.node == "b" && call.began > drained_at));
+    assert!(
+        calls.iter().all(|call| call.succeeded == Some(true)),
+        "no call was cut short"
+    );
+    let began_late =
+        |call: &&trommel_simulator::cluster::Seen| call.node == "a" && call.began > asked_at;
+    assert_eq!(
+        calls.iter().find(began_late),
+        None,
+        "it starts no call once it is asked"
+    );
+    assert!(
+        calls
+            .iter()
+            .any(|call| call.node == "b" && call.began > drained_at)
+    );
     assert_eq!(calls.len(), 100, "what it gave back was not begun");
     oracle::check(&scenario, ended);
     assert_eq!(scenario.status(), RunStatus::Succeeded);
@@ -55,16 +73,25 @@ fn a_drained_node_gives_back_and_the_other_goes_on() {
 #[test]
 fn a_paused_run_holds_nothing_and_a_fresh_node_resumes_it() {
     let scenario = Scenario::with_objects(12, job(4, 0), 60, 40);
-    scenario.cluster.set_behaviour(Behaviour::calm(seconds(1), seconds(2)));
+    scenario
+        .cluster
+        .set_behaviour(Behaviour::calm(seconds(1), seconds(2)));
     let processes = [scenario.start("a").1, scenario.start("b").1];
     busy(&scenario, 20);
     let (ledger, run) = (scenario.cluster.ledger(), scenario.cluster.run());
     let wished = scenario.block_on(async { ledger.wish(&run, Wish::Pause).await });
     wished.expect("the run is RUNNING");
     let left = || processes.iter().all(Process::is_over);
-    assert!(scenario.goes_on_until(seconds(30), left), "both leave in time");
+    assert!(
+        scenario.goes_on_until(seconds(30), left),
+        "both leave in time"
+    );
     assert_eq!(scenario.status(), RunStatus::Paused);
-    assert_eq!(oracle::leases(&scenario), [] as [String; 0], "everything is given back");
+    assert_eq!(
+        oracle::leases(&scenario),
+        [] as [String; 0],
+        "everything is given back"
+    );
     assert_eq!(scenario.cluster.running(), 0);
     let audit = oracle::audit(&scenario);
     assert_eq!(audit.problems, [] as [String; 0]);
@@ -89,7 +116,11 @@ fn a_redrive_runs_exactly_what_failed() {
     let left = || processes.iter().all(Process::is_over);
     let ended = scenario.goes_on_until(seconds(300), left);
     oracle::check(&scenario, ended);
-    assert_eq!(scenario.status(), RunStatus::Succeeded, "failures were tolerated");
+    assert_eq!(
+        scenario.status(),
+        RunStatus::Succeeded,
+        "failures were tolerated"
+    );
     let failed: BTreeSet<ItemId> = oracle::outcomes(&scenario)
         .into_iter()
         .filter(|(_, outcome)| *outcome == Outcome::Failed)
@@ -97,7 +128,9 @@ fn a_redrive_runs_exactly_what_failed() {
         .collect();
     assert!(!failed.is_empty());
 
-    scenario.cluster.set_behaviour(Behaviour::calm(seconds(1), seconds(1)));
+    scenario
+        .cluster
+        .set_behaviour(Behaviour::calm(seconds(1), seconds(1)));
     change(&scenario, &RunEvent::Redrive, Some(&Redrive::default()));
     let (_, fresh) = scenario.start("c");
     let ended = scenario.goes_on_until(seconds(300), || fresh.is_over());
@@ -111,5 +144,9 @@ fn a_redrive_runs_exactly_what_failed() {
     }
     assert_eq!(again, failed);
     let outcomes = oracle::outcomes(&scenario);
-    assert!(outcomes.values().all(|outcome| *outcome == Outcome::Succeeded));
+    assert!(
+        outcomes
+            .values()
+            .all(|outcome| *outcome == Outcome::Succeeded)
+    );
 }

@@ -14,10 +14,19 @@ use crate::scenario::{Scenario, seconds};
 /// Every promise, at the end of a run. `ended` says whether all processes left in time.
 pub(crate) fn check(scenario: &Scenario, ended: bool) {
     let cluster = &scenario.cluster;
-    let alive = if ended { "" } else { "L2: a process is still at work; " };
+    let alive = if ended {
+        ""
+    } else {
+        "L2: a process is still at work; "
+    };
     let status = scenario.status();
     let audit = audit(scenario);
-    assert!(ended, "{alive}the run is {}: {audit:?}, {:?}", status.as_str(), leases(scenario));
+    assert!(
+        ended,
+        "{alive}the run is {}: {audit:?}, {:?}",
+        status.as_str(),
+        leases(scenario)
+    );
     let broken = cluster.table().broken();
     assert!(broken.is_empty(), "{broken:?}");
     assert_eq!(scenario.sim.panics(), []);
@@ -29,12 +38,18 @@ pub(crate) fn check(scenario: &Scenario, ended: bool) {
     let failures = audit.recounted.failures();
     match status {
         RunStatus::Succeeded => {
-            assert!(failures <= tolerated, "S6: SUCCEEDED with {failures} failures of {tolerated}");
+            assert!(
+                failures <= tolerated,
+                "S6: SUCCEEDED with {failures} failures of {tolerated}"
+            );
             assert_eq!(audit.pending, 0, "L1: pending in a run that SUCCEEDED");
             assert_eq!(leases(scenario), [] as [String; 0], "L4");
         }
         RunStatus::Failed => {
-            assert!(failures > tolerated, "S6: FAILED with {failures} failures of {tolerated}");
+            assert!(
+                failures > tolerated,
+                "S6: FAILED with {failures} failures of {tolerated}"
+            );
         }
         RunStatus::Running | RunStatus::Paused | RunStatus::Aborted => {
             panic!("the run ended as {}", status.as_str());
@@ -79,7 +94,10 @@ pub(crate) fn outcomes(scenario: &Scenario) -> BTreeMap<ItemId, Outcome> {
     for held in pages(scenario) {
         for (index, item) in held.page.items.iter().enumerate() {
             if let Some(outcome) = item.mark.outcome() {
-                let id = held.page.id.origin(u8::try_from(index).expect("a page has 100"));
+                let id = held
+                    .page
+                    .id
+                    .origin(u8::try_from(index).expect("a page has 100"));
                 let former = outcomes.insert(id, outcome);
                 assert_eq!(former, None, "S1: {id} has two outcomes");
             }

@@ -50,7 +50,8 @@ pub(crate) fn job(max_concurrency: u32, tolerated: u64) -> Job {
     let flaky = RetryRule {
         errors: Errors::Any(vec![Class::named("Flaky"), Class::Timeout]),
         max_attempts: 2,
-        interval: seconds(2),
+        // The second retry may be further off than a holder waits: then the page is given back.
+        interval: seconds(8),
         backoff_rate: 8.0,
         max_delay: None,
         jitter: Jitter::Full,
@@ -83,7 +84,10 @@ pub(crate) async fn put_objects(cluster: &Cluster, small: u64, large: u64) {
     for number in 0..small + large {
         let bytes = if number < small { 10 } else { 1000 };
         let key = format!("object-{number:05}");
-        let put = cluster.stores().input.put(key.as_bytes(), vec![0; bytes].into());
+        let put = cluster
+            .stores()
+            .input
+            .put(key.as_bytes(), vec![0; bytes].into());
         put.await.expect("memory takes all");
     }
 }
@@ -165,6 +169,8 @@ pub(crate) struct Plan {
     /// Links that carry nothing: whose, from when, for how long.
     pub(crate) cuts: Vec<Crash>,
     pub(crate) faults: Faults,
+    /// Pages cannot be written: from when, for how long.
+    pub(crate) heat: Option<(Duration, Duration)>,
 }
 
 /// Crashes, cuts and faults come within this time; then the world is calm.
@@ -205,6 +211,7 @@ impl Plan {
             crashes,
             cuts: Vec::new(),
             faults: Faults::NONE,
+            heat: None,
         }
     }
 
@@ -212,6 +219,10 @@ impl Plan {
     pub(crate) fn faults(chance: &Stream) -> Self {
         let mut plan = Self::crashes(chance);
         plan.faults = Faults::all(chance.below(20_000) as u32);
+        if chance.chance(300_000) {
+            let from = Duration::from_millis(chance.below(60_000));
+            plan.heat = Some((from, Duration::from_millis(chance.below(60_000))));
+        }
         for _ in 0..chance.below(3) {
             plan.cuts.push(Crash {
                 worker: chance.below(2) as usize,
@@ -251,6 +262,7 @@ impl Plan {
             Crash,
             Back,
             Cut(Duration),
+            Heat(Duration),
         }
         let mut events = Vec::new();
         for crash in &self.crashes {
@@ -260,11 +272,17 @@ impl Plan {
         for cut in &self.cuts {
             events.push((cut.at, cut.worker, Event::Cut(cut.back_after)));
         }
+        if let Some((from, length)) = self.heat {
+            events.push((from, 0, Event::Heat(length)));
+        }
         events.sort_by_key(|(at, worker, _)| (*at, *worker));
         let mut processes = WORKERS.map(|name| scenario.start(name).1).to_vec();
         for (at, worker, event) in events {
             let name = WORKERS[worker];
-            scenario.sim.run_until(Tick::default() + at).expect("goes on");
+            scenario
+                .sim
+                .run_until(Tick::default() + at)
+                .expect("goes on");
             match event {
                 Event::Crash => scenario.sim.node(name).crash(),
                 Event::Back => {
@@ -273,9 +291,17 @@ impl Plan {
                     }
                     processes[worker] = scenario.start(name).1;
                 }
+                Event::Heat(length) => {
+                    scenario
+                        .sim
+                        .trace(&format_args!("pages are hot for {length:?}"));
+                    scenario.cluster.table().heat(scenario.sim.now() + length);
+                }
                 Event::Cut(length) => {
                     let until = scenario.sim.now() + length;
-                    scenario.sim.trace(&format_args!("{name} is cut off for {length:?}"));
+                    scenario
+                        .sim
+                        .trace(&format_args!("{name} is cut off for {length:?}"));
                     scenario.cluster.table().cut(name, until);
                 }
             }
