@@ -33,7 +33,7 @@ pub struct Faults {
 pub const LATE_MAX: Duration = Duration::from_secs(90);
 
 /// How long a hanging call gives no answer: longer than a session may be silent.
-pub const HANG: Duration = Duration::from_secs(60);
+pub const HANG: Duration = Duration::from_mins(1);
 
 /// One way of a call: up to so long.
 const WAY_MAX: Duration = Duration::from_millis(8);
