@@ -75,9 +75,10 @@ async fn reopen_part(
     generation: Generation,
     outstanding: &mut Outstanding,
 ) -> Result<(), LedgerError> {
-    let inputs = match redrive.selection.needs_input() {
-        true => readable(env, run, part).await?,
-        false => None,
+    let inputs = if redrive.selection.needs_input() {
+        readable(env, run, part).await?
+    } else {
+        None
     };
     for held in env.ledger.pages_of_part(&run.id, part.number).await? {
         let sight = Sight {

@@ -246,7 +246,7 @@ pub(super) async fn replace_job(
         created: row.created,
     };
     at.ledger.replace_job(&new).await?;
-    Ok(at.run(&RunRef::Id(row.id)).await?)
+    at.run(&RunRef::Id(row.id)).await
 }
 
 /// Lines that are in one text only: what a person wants to see of a small change.
