@@ -156,19 +156,31 @@ impl Ledger {
         Ok(next)
     }
 
-    /// Records that the pages of `part` are made. Going back does no harm: they are found again.
+    /// Records that the pages of `part` are made. It never goes back: what a slower router records
+    /// later must not hide the pages of later parts from the sweeper.
     pub async fn dispatched(&self, run: &RunId, part: u32) -> Result<(), LedgerError> {
+        let key = keys::progress(run, part % SHARDS);
+        let next = i64::from(part + 1);
         let updates = vec![
             Update::Set("v".into(), SCHEMA_VERSION.into()),
-            Update::Set("dispatched".into(), i64::from(part + 1).into()),
+            Update::Set("dispatched".into(), next.into()),
         ];
-        self.write(Write::update(
-            keys::progress(run, part % SHARDS),
-            Vec::new(),
-            updates,
-        ))
-        .await
-        .map(|_| ())
+        // The shard's first part finds no number; all later ones find a smaller one.
+        let first = Condition::Missing("dispatched".into());
+        let later = Condition::AtMost("dispatched".into(), next);
+        let (likely, other) = if part < SHARDS {
+            (first, later)
+        } else {
+            (later, first)
+        };
+        for when in [likely, other] {
+            let write = Write::update(key.clone(), vec![when], updates.clone());
+            match self.write(write).await {
+                Err(error) if error.is_condition() => {}
+                result => return result.map(|_| ()),
+            }
+        }
+        Ok(())
     }
 
     /// Records how far a shard is settled.

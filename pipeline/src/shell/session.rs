@@ -125,14 +125,14 @@ impl Session {
         SessionEnd::Closed
     }
 
-    /// The beat may change the row at the same time, so it is tried a few times.
+    /// The beat may change the row at the same time, and answers be unclear, so it is tried a few times.
     async fn close_row(&self) -> Result<(), LedgerError> {
         const TRIES_MAX: u32 = 20;
         let mut last = Ok(());
         for _ in 0..TRIES_MAX {
             last = self.env.ledger.close_session(&self.env.job).await;
             match &last {
-                Err(LedgerError::Raced) => {}
+                Err(error) if error.is_passing() => {}
                 Ok(()) => {
                     return self
                         .env

@@ -66,9 +66,12 @@ pub(super) async fn bury_all(env: &Env) -> Result<(), LedgerError> {
 
 /// Marks sessions dead that have not beaten for their whole duration; answers all that are not live.
 async fn bury(env: &Env, memory: &mut Memory) -> Result<BTreeSet<SessionId>, LedgerError> {
-    let now = env.runtime.clock.tick();
+    // A beat seen now may be as young as the end of this read; one not seen is as old as its begin.
+    let asked = env.runtime.clock.tick();
+    let sessions = env.ledger.sessions(&env.job).await?;
+    let read = env.runtime.clock.tick();
     let mut dead = BTreeSet::new();
-    for session in env.ledger.sessions(&env.job).await? {
+    for session in sessions {
         if session.id == *env.ledger.session() {
             continue;
         }
@@ -79,11 +82,11 @@ async fn bury(env: &Env, memory: &mut Memory) -> Result<BTreeSet<SessionId>, Led
         let seen = memory
             .beats
             .entry(session.id.clone())
-            .or_insert((session.beat, now));
+            .or_insert((session.beat, read));
         if seen.0 != session.beat {
-            *seen = (session.beat, now);
+            *seen = (session.beat, read);
         }
-        let silent = now.since(seen.1) >= session.duration;
+        let silent = asked.since(seen.1) >= session.duration;
         if !silent && env.settings.others == Others::MayLive {
             continue;
         }

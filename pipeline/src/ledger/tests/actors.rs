@@ -267,7 +267,7 @@ impl Actor {
 
     fn give(&self, given: u32) -> Doing {
         let (ledger, held) = (self.session.ledger.clone(), self.permits);
-        Box::pin(async move { Done::Gave(given, ledger.give_permits(&job(), held, given).await) })
+        Box::pin(async move { Done::Gave(given, ledger.give_permits(&job(), held - given).await) })
     }
 
     fn change_run(&self, which: u8) -> Option<Doing> {
