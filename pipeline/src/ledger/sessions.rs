@@ -11,7 +11,7 @@ use crate::core::id::{JobName, RunId, SessionId, WriteId};
 use crate::ports::{Condition, Key, Query, Row, TableError, Update, Write};
 
 use super::error::{LedgerError, damaged};
-use super::{Ledger, SCHEMA_VERSION, keys};
+use super::{Ledger, SCHEMA_VERSION, UNCLEAR_TRIES_MAX, keys};
 
 /// Where a session stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,9 +70,6 @@ pub struct Pool {
 
 /// Another session may take from the pool between the look and the taking.
 const RACES_MAX: u32 = 10;
-
-/// A move with no clear answer is looked up and repeated this often.
-const UNCLEAR_TRIES_MAX: u32 = 5;
 
 /// The permits in a session's own row.
 struct OwnPermits {

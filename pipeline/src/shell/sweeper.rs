@@ -24,7 +24,7 @@ const SHARE: u32 = 20;
 
 /// What a sweeper remembers between sweeps.
 #[derive(Default)]
-pub struct Memory {
+pub(super) struct Memory {
     /// Sessions, their last beat, and when this process first saw it.
     beats: BTreeMap<SessionId, (i64, Tick)>,
     /// Ready and forgotten pages seen in the last sweep, by the name of their last write.
@@ -34,7 +34,7 @@ pub struct Memory {
 }
 
 /// Sweeps until the session ends.
-pub async fn sweep(env: &Env) {
+pub(super) async fn sweep(env: &Env) {
     let mut memory = Memory::default();
     while !env.is_ending() {
         let begun = env.runtime.clock.tick();

@@ -269,14 +269,13 @@ enum Unread {
 async fn inputs_of(env: &Env, run: &RunHandle, held: &Held) -> Result<Vec<Arc<Input>>, Unread> {
     let later = |error: LedgerError| Unread::Later(error.to_string());
     let number = held.page.id.part;
-    let part = match run.cache.get(number) {
-        Some(inputs) => inputs,
-        None => {
-            let part = env.ledger.part(&run.id, number).await.map_err(later)?;
-            let part = part.ok_or_else(|| Unread::Later(format!("part {number} is not there")))?;
-            let cursor = reading_cursor(env, run).await.map_err(later)?;
-            part_inputs(run, &part, &cursor).await.map_err(unread)?
-        }
+    let part = if let Some(inputs) = run.cache.get(number) {
+        inputs
+    } else {
+        let part = env.ledger.part(&run.id, number).await.map_err(later)?;
+        let part = part.ok_or_else(|| Unread::Later(format!("part {number} is not there")))?;
+        let cursor = reading_cursor(env, run).await.map_err(later)?;
+        part_inputs(run, &part, &cursor).await.map_err(unread)?
     };
     let mut inputs = Vec::with_capacity(held.page.items.len());
     for stretch in &held.page.stretches {

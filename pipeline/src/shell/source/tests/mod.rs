@@ -258,7 +258,7 @@ fn an_input_that_is_not_there_says_so() {
     let error = error.expect("there is no file").to_string();
     assert_eq!(
         error,
-        "in/rows.csv is not there; check its name, or put it back and resume the run"
+        "in/rows.csv is not there; check its name, or put it back and redrive the run"
     );
 }
 
