@@ -19,7 +19,7 @@ const IDLE_BACK_AFTER: Duration = Duration::from_secs(5);
 const ASK_AGAIN: Duration = Duration::from_millis(500);
 
 /// Beats until the session ends.
-pub async fn beat(env: &Env) {
+pub(super) async fn beat(env: &Env) {
     let mut last_good = env.runtime.clock.tick();
     let latest = env.settings.session_duration * 2 / 3;
     loop {
@@ -66,7 +66,7 @@ fn running(env: &Env) -> BTreeMap<crate::core::id::RunId, u64> {
 }
 
 /// Moves permits until the session ends.
-pub async fn keep_permits(env: &Env) {
+pub(super) async fn keep_permits(env: &Env) {
     let mut back_at = env.runtime.clock.tick() + IDLE_BACK_AFTER;
     let mut row = Row::Agrees;
     loop {

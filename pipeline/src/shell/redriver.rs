@@ -42,7 +42,7 @@ async fn reopen_all(env: &Env, run: &RunHandle) -> Result<(), LedgerError> {
     if next == 0 {
         for shard in 0..SHARDS {
             // Pages below the old low water are about to be unsettled again.
-            env.ledger.advance_low(&run.id, shard, "", &[]).await?;
+            env.ledger.reset_low(&run.id, shard, generation).await?;
         }
     }
     let mut outstanding = Outstanding::count(env, run).await?;

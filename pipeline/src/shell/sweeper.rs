@@ -186,9 +186,14 @@ async fn raise_low(
     if low == progress.low && stragglers == progress.stragglers {
         return Ok(());
     }
-    env.ledger
-        .advance_low(&run.id, shard, &low, stragglers)
-        .await
+    let raised = env
+        .ledger
+        .advance_low(&run.id, shard, progress, &low, stragglers);
+    match raised.await {
+        // A redrive went back to the beginning: the next sweep sees it.
+        Err(LedgerError::Raced) => Ok(()),
+        result => result,
+    }
 }
 
 /// The page, if somebody should be told that it is ready.
