@@ -130,15 +130,14 @@ impl Source {
         };
         let inputs: Arc<[Arc<Input>]> = gathered.inputs.into();
         let first = gathered.first.as_ref();
-        let place = match self.feed.place(&self.cursor, first, &last) {
-            Some(place) => place,
-            None => {
-                // A name of its own: another reader of the run may freeze another cut of the input
-                // under the same number, and the ledger takes only one of the two.
-                let draw = self.runtime.entropy.next_u64();
-                let name = format!("{:08}-{draw:016x}.jsonl.zst", self.cursor.parts);
-                freeze(&self.stores, name, &inputs).await?
-            }
+        let place = if let Some(place) = self.feed.place(&self.cursor, first, &last) {
+            place
+        } else {
+            // A name of its own: another reader of the run may freeze another cut of the input
+            // under the same number, and the ledger takes only one of the two.
+            let draw = self.runtime.entropy.next_u64();
+            let name = format!("{:08}-{draw:016x}.jsonl.zst", self.cursor.parts);
+            freeze(&self.stores, name, &inputs).await?
         };
         let number = self.cursor.parts;
         let items = inputs.len() as u32;
