@@ -3,6 +3,7 @@
 //! `cargo bench -p trommel --bench commands -- [ITEMS] [ROUNDS]`
 #![expect(clippy::disallowed_methods, reason = "a benchmark measures real time")]
 
+use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -82,7 +83,10 @@ fn run_peer(program: &str, args: &[&str], items: u64) -> Result<f64, Box<dyn std
             return Ok(f64::NAN);
         }
     };
-    let numbers: String = (0..items).map(|number| format!("{number}\n")).collect();
+    let mut numbers = String::new();
+    for number in 0..items {
+        writeln!(numbers, "{number}")?;
+    }
     let mut stdin = child.stdin.take().ok_or("a pipe was asked for")?;
     stdin.write_all(numbers.as_bytes())?;
     drop(stdin);
