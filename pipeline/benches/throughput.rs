@@ -2,6 +2,10 @@
 //!
 //! `cargo bench -p trommel --bench throughput -- [ITEMS] [MAX_CONCURRENCY]`
 
+/// The allocator of the `trommel` program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 use trommel::adapters::handler::{HandlerItem, handler};
 use trommel::runner::Embedded;
 

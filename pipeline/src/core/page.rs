@@ -331,10 +331,7 @@ impl Page {
 
     /// How many items have no outcome yet.
     pub fn pending(&self) -> usize {
-        self.items
-            .iter()
-            .filter(|item| item.mark == Mark::Pending)
-            .count()
+        self.items.iter().filter(|item| is_pending(item)).count()
     }
 
     /// The index in the part of the item with this index in the page.
@@ -400,9 +397,12 @@ impl Page {
         let mut page = self.clone();
         page.items = items.to_vec();
         page.outputs.extend(outputs.map(str::to_owned));
+        // What has an outcome no longer runs alone: a death from now on is not its doing.
+        page.alone = self
+            .alone
+            .filter(|index| items.get(usize::from(*index)).is_some_and(is_pending));
         if page.pending() == 0 {
             page.status = PageStatus::Settled;
-            page.alone = None;
             tally.pages = 1;
         }
         Ok((
@@ -421,6 +421,13 @@ impl Page {
         index: u8,
     ) -> Result<(Self, Effects), Refusal> {
         self.held_by(session, epoch, "note")?;
+        let item = self.items.get(usize::from(index));
+        if !item.is_some_and(is_pending) {
+            return Err(Refusal::Illegal {
+                event: "a note of an item that is not pending",
+                status: self.status.as_str(),
+            });
+        }
         let mut page = self.clone();
         page.alone = Some(index);
         Ok((page, Effects::default()))
@@ -573,3 +580,10 @@ impl Page {
         }
     }
 }
+
+fn is_pending(item: &ItemState) -> bool {
+    item.mark == Mark::Pending
+}
+
+#[cfg(test)]
+mod tests;

@@ -122,6 +122,8 @@ pub struct Work {
     page: Page,
     items: Vec<ItemState>,
     ready: VecDeque<Unit>,
+    /// Items in `ready`.
+    unstarted: usize,
     waiting: BTreeMap<Tick, Vec<u8>>,
     in_calls: usize,
     news: News,
@@ -136,6 +138,7 @@ impl Work {
             page,
             items,
             ready: VecDeque::new(),
+            unstarted: 0,
             waiting: BTreeMap::new(),
             in_calls: 0,
             news: News::default(),
@@ -184,13 +187,19 @@ impl Work {
     /// The next call, if one may start now.
     pub fn next_call(&mut self) -> Option<Unit> {
         let unit = self.ready.pop_front()?;
+        self.unstarted -= unit.items.len();
         self.in_calls += unit.items.len();
         Some(unit)
     }
 
     /// Items in calls that have not started.
     pub fn unstarted(&self) -> usize {
-        self.ready.iter().map(|unit| unit.items.len()).sum()
+        self.unstarted
+    }
+
+    /// Calls that may start now.
+    pub fn ready_calls(&self) -> usize {
+        self.ready.len()
     }
 
     /// Items in calls.
@@ -291,9 +300,7 @@ impl Work {
         };
         match end.stopped {
             Stopped::GivenBack => {
-                self.ready.push_front(Unit {
-                    items: undecided.iter().map(|(i, _)| *i).collect(),
-                });
+                self.call_first(undecided.iter().map(|(index, _)| *index).collect());
                 return Ok(());
             }
             Stopped::Aborted => {
@@ -308,18 +315,19 @@ impl Work {
         if undecided.len() > 1 && first.class.may_be_one_item() {
             let items: Vec<u8> = undecided.iter().map(|(index, _)| *index).collect();
             let (left, right) = items.split_at(items.len().div_ceil(2));
-            self.ready.push_front(Unit {
-                items: right.to_vec(),
-            });
-            self.ready.push_front(Unit {
-                items: left.to_vec(),
-            });
+            self.call_first(right.to_vec());
+            self.call_first(left.to_vec());
             return Ok(());
         }
         for (index, failure) in undecided {
             self.fail(index, failure, end)?;
         }
         Ok(())
+    }
+
+    fn call_first(&mut self, items: Vec<u8>) {
+        self.unstarted += items.len();
+        self.ready.push_front(Unit { items });
     }
 
     fn succeed(&mut self, index: u8, output: Output) {
@@ -415,6 +423,7 @@ impl Work {
         } else {
             rules.batch.max(1)
         };
+        self.unstarted += indexes.len();
         for items in indexes.chunks(batch) {
             self.ready.push_back(Unit {
                 items: items.to_vec(),
@@ -436,3 +445,6 @@ pub struct CallEnd<'a> {
     /// Random draws for jitter.
     pub draw: &'a dyn Fn() -> u64,
 }
+
+#[cfg(test)]
+mod tests;

@@ -41,25 +41,24 @@ impl Permits {
         change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Takes one, if there is one. `unstarted` is how many calls would start if there were enough.
-    pub fn try_take(&self, unstarted: usize) -> bool {
+    /// Takes as many as there are, up to `wanted`: how many calls would start if there were enough.
+    pub fn take(&self, wanted: usize) -> usize {
+        let wanted = u32::try_from(wanted).unwrap_or(u32::MAX);
         let (took, short) = self.with(|state| {
-            let free = state.used < state.granted && state.alone == Alone::Nobody;
-            if free {
-                state.used += 1;
-                state.used_most = state.used_most.max(state.used);
+            if state.alone != Alone::Nobody {
+                return (0, false);
             }
-            let short = !free && state.alone == Alone::Nobody;
-            if short {
-                let wanted = u32::try_from(unstarted).unwrap_or(u32::MAX).max(1);
-                state.wanted = state.wanted.max(wanted);
-            }
-            (free, short)
+            let took = wanted.min(state.granted.saturating_sub(state.used));
+            state.used += took;
+            state.used_most = state.used_most.max(state.used);
+            let missing = wanted - took;
+            state.wanted = state.wanted.max(missing);
+            (took, missing > 0)
         });
         if short {
             self.short.notify_one();
         }
-        took
+        took as usize
     }
 
     /// Takes all of them for one call, if nothing runs; else nothing new starts until nothing does.
@@ -87,11 +86,12 @@ impl Permits {
         took
     }
 
-    /// A call has ended.
-    pub fn give(&self) {
+    /// So many calls have ended.
+    pub fn give(&self, calls: usize) {
+        let calls = u32::try_from(calls).unwrap_or(u32::MAX);
         self.with(|state| {
-            debug_assert!(state.used > 0, "only what was taken is given");
-            state.used = state.used.saturating_sub(1);
+            debug_assert!(state.used >= calls, "only what was taken is given");
+            state.used = state.used.saturating_sub(calls);
             if state.alone == Alone::Running {
                 state.alone = Alone::Nobody;
             }
@@ -150,36 +150,35 @@ mod tests {
     #[test]
     fn never_more_calls_than_granted() {
         let permits = Permits::default();
-        assert!(!permits.try_take(5));
+        assert_eq!(permits.take(5), 0);
         assert_eq!(permits.take_wanted(), 5);
         permits.grant(2);
-        assert!(permits.try_take(5));
-        assert!(permits.try_take(4));
-        assert!(!permits.try_take(3));
-        permits.give();
-        assert!(permits.try_take(3));
+        assert_eq!(permits.take(5), 2);
+        assert_eq!(permits.take(3), 0);
+        permits.give(1);
+        assert_eq!(permits.take(3), 1);
     }
 
     #[test]
     fn a_suspect_waits_for_all_and_keeps_all_out() {
         let permits = Permits::default();
         permits.grant(8);
-        assert!(permits.try_take(1));
+        assert_eq!(permits.take(1), 1);
         assert!(!permits.try_take_alone());
-        assert!(!permits.try_take(1), "nothing new starts while it waits");
-        permits.give();
+        assert_eq!(permits.take(1), 0, "nothing new starts while it waits");
+        permits.give(1);
         assert!(permits.try_take_alone());
-        assert!(!permits.try_take(1));
-        permits.give();
-        assert!(permits.try_take(1));
+        assert_eq!(permits.take(1), 0);
+        permits.give(1);
+        assert_eq!(permits.take(1), 1);
     }
 
     #[test]
     fn what_was_idle_for_a_while_goes_back() {
         let permits = Permits::default();
         permits.grant(10);
-        assert!(permits.try_take(1));
-        permits.give();
+        assert_eq!(permits.take(1), 1);
+        permits.give(1);
         assert_eq!(permits.take_idle(), 9, "one was in use in between");
         assert_eq!(permits.take_idle(), 1);
         assert_eq!(permits.granted(), 0);

@@ -1,10 +1,13 @@
 //! What the AWS adapters promise beyond the ports' contracts: the blueprint, the profile, S3's keys.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::AsyncReadExt as _;
+use tokio::net::TcpListener;
 use trommel::adapters::aws::{Blueprint, Clients, DynamoTable, Endpoint, S3Objects, SqsQueue};
 use trommel::core::id::JobName;
 use trommel::core::lane::Lane;
@@ -77,6 +80,43 @@ async fn nobody_listening_is_known_not_to_have_written() {
         .write(Write::create(Key::new("a", "b"), Row::new()))
         .await;
     assert!(matches!(error, Err(TableError::Throttled(_))), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_write_goes_once_and_a_lost_reply_is_unclear() {
+    // A service that reads every request and hangs up instead of answering; no emulator is needed.
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let url = format!("http://{}", listener.local_addr().expect("it is bound"));
+    let heard = Arc::new(AtomicUsize::new(0));
+    let hearing = heard.clone();
+    let service = tokio::spawn(async move {
+        while let Ok((mut connection, _)) = listener.accept().await {
+            let mut request = [0; 1024];
+            let read = connection.read(&mut request).await;
+            if read.is_ok_and(|bytes| bytes > 0) {
+                hearing.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    });
+    let clients = Clients::open(Endpoint::emulator(url)).await;
+    let table = DynamoTable::new(&clients, "any");
+    let key = Key::new("a", "b");
+    let add = || Write::update(key.clone(), Vec::new(), vec![Update::Add("n".into(), 1)]);
+
+    let error = table.write(add()).await;
+    assert!(matches!(error, Err(TableError::Unclear(_))), "{error:?}");
+    let error = table.transact("token", vec![add()]).await;
+    assert!(matches!(error, Err(TableError::Unclear(_))), "{error:?}");
+    assert_eq!(heard.load(Ordering::Relaxed), 2, "each went once");
+
+    let error = table.get(&key, Consistency::Strong).await;
+    assert!(matches!(error, Err(TableError::Unclear(_))), "{error:?}");
+    assert_eq!(
+        heard.load(Ordering::Relaxed),
+        2 + 3,
+        "a read is tried thrice"
+    );
+    service.abort();
 }
 
 #[tokio::test]

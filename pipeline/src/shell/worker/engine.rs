@@ -14,13 +14,13 @@ use crate::core::item::Input;
 use crate::core::job::LaneSpec;
 use crate::core::lane::{Lane, Routed};
 use crate::core::page::PageStatus;
-use crate::core::time::Tick;
+use crate::core::time::{Tick, Timestamp};
 use crate::core::work::{CallEnd, ItemReport, Rules, Stopped, Unit, Work};
 use crate::ledger::{Held, LedgerError, SettleEnd};
 use crate::ports::{Call, CallItem, CallReport};
 use crate::shell::env::{Env, Mode, RunHandle};
 
-use super::calls::{CallId, Calls, Out, Running, Start};
+use super::calls::{CallId, Calls, FirstPoll, Out, Running, Start};
 use super::leaser::{Demand, Leased};
 use super::settler::{self, Entry, GROUP_PAGES_MAX, Writers};
 
@@ -43,8 +43,12 @@ const BACK_OFF: Duration = Duration::from_secs(5);
 pub(super) enum Event {
     /// A page was leased.
     Leased(Box<Leased>),
-    /// A call ended.
-    CallEnded { id: CallId, report: CallReport },
+    /// Calls ended.
+    CallsEnded {
+        ended: Vec<(CallId, CallReport)>,
+        /// What the first poll of their task was like, if this is it.
+        first: Option<FirstPoll>,
+    },
     /// The start of an item that is to run alone was noted, or not.
     Noted {
         page: u64,
@@ -110,12 +114,12 @@ impl Engine {
             env,
             lane,
             demand,
+            calls: Calls::new(out.clone()),
             out,
             slots: BTreeMap::new(),
             next_slot: 0,
             ready: BTreeSet::new(),
             news: BTreeSet::new(),
-            calls: Calls::default(),
             settling: false,
             leasing: true,
             writers: Writers::default(),
@@ -166,11 +170,7 @@ impl Engine {
     fn hear(&mut self, event: Event) {
         match event {
             Event::Leased(leased) => self.take(*leased),
-            Event::CallEnded { id, report } => {
-                if let Some(call) = self.calls.end(id) {
-                    self.call_ended(call, report);
-                }
-            }
+            Event::CallsEnded { ended, first } => self.calls_ended(ended, first),
             Event::Noted { page, unit, result } => self.noted(page, unit, result),
             Event::Settled(ends) => {
                 self.settling = false;
@@ -269,28 +269,43 @@ impl Engine {
                 self.start_alone(id);
                 continue;
             }
-            if !self.start_calls_of(id) {
-                return;
+            if self.start_calls_of(id) == Left::Some {
+                break;
             }
         }
+        self.calls.launch(&self.env.runtime);
     }
 
-    /// Starts what a page has to start; false once permits run out.
-    fn start_calls_of(&mut self, id: u64) -> bool {
-        loop {
-            let Some(slot) = self.slots.get_mut(&id) else {
-                return true;
+    /// Starts what a page has to start, as far as permits go.
+    fn start_calls_of(&mut self, id: u64) -> Left {
+        let wanted = self
+            .slots
+            .get(&id)
+            .map_or(0, |slot| slot.work.ready_calls());
+        let took = self.env.permits.take(wanted);
+        for started in 0..took {
+            let unit = self
+                .slots
+                .get_mut(&id)
+                .and_then(|slot| slot.work.next_call());
+            let Some(unit) = unit else {
+                // The page was dropped by what its first call came to.
+                self.env.permits.give(took - started);
+                break;
             };
-            let unstarted = slot.work.unstarted();
-            if unstarted == 0 {
-                self.ready.remove(&id);
-                return true;
-            }
-            if !self.env.permits.try_take(unstarted) {
-                return false;
-            }
-            let unit = slot.work.next_call().expect("something is unstarted");
             self.start(id, unit);
+        }
+        if self
+            .slots
+            .get(&id)
+            .is_none_or(|slot| slot.work.ready_calls() == 0)
+        {
+            self.ready.remove(&id);
+        }
+        if took < wanted {
+            Left::Some
+        } else {
+            Left::Nothing
         }
     }
 
@@ -334,10 +349,11 @@ impl Engine {
                 slot.work.set_page(held.page.clone());
                 slot.held = held;
                 self.start(id, unit);
+                self.calls.launch(&self.env.runtime);
             }
             Err(error) => {
                 tracing::warn!(page = %slot.held.page.id, %error, "a start was not noted: lease lost");
-                self.env.permits.give();
+                self.env.permits.give(1);
                 self.forget(id);
             }
         }
@@ -360,8 +376,8 @@ impl Engine {
         };
         match (prepared, run.executors.get(&self.lane)) {
             (Ok(call), Some(executor)) => {
-                self.calls
-                    .start(&self.env.runtime, executor, call, start, &self.out);
+                let now = self.env.runtime.clock.tick();
+                self.calls.start(executor, call, start, now);
             }
             (Ok(_), None) => {
                 let problem = format!("there is no executor for the {} lane here", self.lane);
@@ -379,10 +395,33 @@ impl Engine {
         let report = CallReport {
             items: reports.map(ItemReport::Failed).collect(),
         };
-        self.ended_of(start.page, &start.unit, report.items, Stopped::No);
+        self.env.permits.give(1);
+        let at = self.moment();
+        self.ended_of(start.page, &start.unit, report.items, Stopped::No, at);
     }
 
-    fn call_ended(&mut self, call: Running, report: CallReport) {
+    fn calls_ended(&mut self, ended: Vec<(CallId, CallReport)>, first: Option<FirstPoll>) {
+        self.env.permits.give(ended.len());
+        let at = self.moment();
+        for (id, report) in ended {
+            if let Some(call) = self.calls.end(id) {
+                self.call_ended(call, report, at);
+            }
+        }
+        if let Some(first) = first {
+            self.calls.learn(first);
+        }
+    }
+
+    fn moment(&self) -> Moment {
+        let clock = &self.env.runtime.clock;
+        Moment {
+            now: clock.now(),
+            tick: clock.tick(),
+        }
+    }
+
+    fn call_ended(&mut self, call: Running, report: CallReport, at: Moment) {
         let mut reports = report.items;
         if reports.len() != call.unit.items.len() {
             let cause = format!(
@@ -397,7 +436,7 @@ impl Engine {
             self.say_timed_out(&call, &mut reports);
         }
         self.count_whole_failures(&reports);
-        self.ended_of(call.page, &call.unit, reports, call.stopped);
+        self.ended_of(call.page, &call.unit, reports, call.stopped, at);
     }
 
     /// A call that was stopped for its time says what it likes; only a batch's answers line by line are believed.
@@ -441,8 +480,14 @@ impl Engine {
         }
     }
 
-    fn ended_of(&mut self, id: u64, unit: &Unit, reports: Vec<ItemReport>, stopped: Stopped) {
-        self.env.permits.give();
+    fn ended_of(
+        &mut self,
+        id: u64,
+        unit: &Unit,
+        reports: Vec<ItemReport>,
+        stopped: Stopped,
+        at: Moment,
+    ) {
         self.ended += unit.items.len() as u64;
         let Some(slot) = self.slots.get_mut(&id) else {
             return;
@@ -455,8 +500,8 @@ impl Engine {
         let end = CallEnd {
             stopped,
             rules: &slot.rules,
-            now: runtime.clock.now(),
-            tick: runtime.clock.tick(),
+            now: at.now,
+            tick: at.tick,
             draw: &draw,
         };
         if let Err(violation) = slot.work.call_ended(unit, reports, end) {
@@ -468,7 +513,7 @@ impl Engine {
             self.ready.insert(id);
         }
         if slot.work.has_news() && slot.news_since.is_none() {
-            slot.news_since = Some(runtime.clock.tick());
+            slot.news_since = Some(at.tick);
             self.news.insert(id);
         }
     }
@@ -675,6 +720,20 @@ impl Engine {
             tracing::warn!(calls = self.calls.len(), "calls were dropped");
         }
     }
+}
+
+/// Whether permits ran out before calls did.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Left {
+    Nothing,
+    Some,
+}
+
+/// Both clocks at one moment.
+#[derive(Clone, Copy)]
+struct Moment {
+    now: Timestamp,
+    tick: Tick,
 }
 
 /// How many items end in a second, lately.
