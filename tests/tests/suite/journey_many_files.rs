@@ -71,7 +71,7 @@ fn status_says_of_many_files_what_their_children_did() {
     );
     place.script(
         "work",
-        r#"note start "$TROMMEL_ITEM"; sleep 0.02; note end "$TROMMEL_ITEM""#,
+        r#"note start "$TROMMEL_ITEM"; sleep 0.1; note end "$TROMMEL_ITEM""#,
     );
     for number in 0..files {
         place.write(format!("in/{}/{number}", number % 100), format!("{number}"));
