@@ -46,8 +46,9 @@ pub fn render(snapshot: &Snapshot, width: usize, color: Color) -> String {
     if !snapshot.classes.is_empty() {
         line(&[plain(LABEL, "failures"), (None, classes(snapshot, room))]);
     }
-    if let Some(reason) = &snapshot.reason {
-        line(&[plain(LABEL, "because"), (None, escape(reason))]);
+    for (index, text) in reason(snapshot, room).into_iter().enumerate() {
+        let label = if index == 0 { "because" } else { "" };
+        line(&[plain(LABEL, label), (None, text)]);
     }
     for (what, command) in hints(snapshot) {
         line(&[
@@ -263,6 +264,22 @@ fn classes(snapshot: &Snapshot, room: usize) -> String {
     text((1..=most).rev().find(fits).unwrap_or(1.min(most)))
 }
 
+/// Why it stands as it does: it says what to do, so all of it is shown, on as many lines as it takes.
+fn reason(snapshot: &Snapshot, room: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    let reason = snapshot.reason.as_deref().map(escape).unwrap_or_default();
+    for word in reason.split(' ').filter(|word| !word.is_empty()) {
+        match lines.last_mut() {
+            Some(last) if last.chars().count() + 1 + word.chars().count() <= room => {
+                last.push(' ');
+                last.push_str(word);
+            }
+            Some(_) | None => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
 /// What one may want to do next.
 fn hints(snapshot: &Snapshot) -> Vec<(&'static str, String)> {
     let run = &snapshot.run;
@@ -294,7 +311,10 @@ pub fn render_line(snapshot: &Snapshot) -> String {
             snapshot.status.as_str(),
             clock(snapshot.elapsed)
         ),
-        format!("{}/{} succeeded", counts.succeeded, counts.total),
+        match (counts.total, snapshot.total_is_final) {
+            (0, false) => "reading the input".to_owned(),
+            (total, _) => format!("{}/{total} succeeded", counts.succeeded),
+        },
     ];
     let others = [
         ("running", counts.running),
@@ -306,7 +326,7 @@ pub fn render_line(snapshot: &Snapshot) -> String {
     ];
     let others = others.into_iter().filter(|(_, number)| *number > 0);
     pieces.extend(others.map(|(name, number)| format!("{number} {name}")));
-    if snapshot.status == RunStatus::Running {
+    if snapshot.status == RunStatus::Running && counts.total > 0 {
         pieces.push(rate(snapshot.rate_per_second).replace(' ', ""));
         pieces.extend(snapshot.eta.map(|eta| format!("ETA {}", clock(eta))));
     }
@@ -417,12 +437,16 @@ impl Drop for Screen {
     }
 }
 
-/// Whether a plain line is due: the status changed, or something else did and it has been a while.
+/// Whether a plain line is due: the run has begun, or something changed and it has been a while. How it
+/// ended is told by the block that comes then.
 fn is_due(last: Option<&Snapshot>, now: &Snapshot) -> bool {
+    if now.status != RunStatus::Running {
+        return false;
+    }
     let Some(before) = last else {
         return true;
     };
-    if before.status != now.status || before.run != now.run {
+    if before.run != now.run {
         return true;
     }
     let is_changed = before.item_counts != now.item_counts;

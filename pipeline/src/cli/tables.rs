@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 
 use comfy_table::{Cell, CellAlignment, ColumnConstraint, ContentArrangement, Row, Table, presets};
 
-use super::text::{clock, escape, grouped, moment, share, short};
+use super::text::{clock, counted, escape, grouped, moment, share, short};
 use super::view::{GroupRow, ItemPage, ItemRow, RunRow};
 
 /// What a column holds.
@@ -121,11 +121,15 @@ pub fn groups(rows: &[GroupRow], width: Option<u16>) -> String {
         }
         let kind = escape(&row.fingerprint);
         let example = format!("{}  {}", row.example, escape(&row.label));
-        let lines = [
+        let cause = escape(&row.cause);
+        let mut lines = vec![
             format!("{:>8}  {}", grouped(row.count), kind),
             format!("{:>8}  for example {example}", ""),
-            format!("{:>8}  {}", "", escape(&row.cause)),
         ];
+        // A cause without numbers or names is its own fingerprint.
+        if !kind.ends_with(&cause) {
+            lines.push(format!("{:>8}  {cause}", ""));
+        }
         for line in lines {
             let line = width.map_or(line.clone(), |width| {
                 super::text::fit(&line, usize::from(width))
@@ -152,7 +156,8 @@ pub fn item(page: &ItemPage, width: Option<u16>) -> String {
     );
     match row.size {
         Some(size) => field("key", &format!("{}  ({})", escape(&row.label), bytes(size))),
-        None => field("value", &escape(&row.label)),
+        // A value has no name: its input below says all.
+        None => {}
     }
     if row.class.is_some() {
         field("why", &why(row));
@@ -182,12 +187,6 @@ pub fn item(page: &ItemPage, width: Option<u16>) -> String {
         out.push_str(&table(&columns, cells, width));
     }
     out
-}
-
-/// `1 attempt`, `2 attempts`.
-fn counted(number: u64, what: &str) -> String {
-    let plural = if number == 1 { "" } else { "s" };
-    format!("{} {what}{plural}", grouped(number))
 }
 
 fn why(row: &ItemRow) -> String {

@@ -121,6 +121,13 @@ pub fn grouped(number: u64) -> String {
     out
 }
 
+/// `1 attempt`, `2 attempts`.
+#[must_use]
+pub fn counted(number: u64, what: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{} {what}{plural}", grouped(number))
+}
+
 /// `00:04:12`, or `3d 00:04:12`.
 #[must_use]
 pub fn clock(duration: Duration) -> String {

@@ -13,22 +13,11 @@ use super::reading::{Env, Problem};
 /// The ledger of a job that names none, beside its file.
 pub const LEDGER_DEFAULT: &str = "sqlite:.trommel/ledger.db";
 
-/// Fills in `~`, `${VAR}` and `${VAR:-default}` (the default also stands in for an empty variable, as
-/// in a shell). `$${` is a literal `${`; any other `$` stays as it is.
+/// Fills in `~`, `${VAR}` and `${VAR:-default}` (the default also stands in for an empty variable, and
+/// may begin with `~`, as in a shell). `$${` is a literal `${`; any other `$` stays as it is.
 pub(super) fn expand(text: &str, env: &Env<'_>) -> Result<String, Problem> {
     let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    if text == "~" || text.starts_with("~/") {
-        let home = env("HOME").filter(|home| !home.is_empty()).ok_or_else(|| {
-            Problem::new(
-                Code::Unset,
-                "`~` cannot be filled in: HOME is not set",
-                "write the whole path",
-            )
-        })?;
-        out.push_str(&home);
-        rest = &text[1..];
-    }
+    let mut rest = from_home(text, env, &mut out)?;
     while let Some(at) = rest.find("${") {
         if let Some(before) = rest[..at].strip_suffix('$') {
             out.push_str(before);
@@ -55,6 +44,22 @@ pub(super) fn expand(text: &str, env: &Env<'_>) -> Result<String, Problem> {
     Ok(out)
 }
 
+/// Writes the home directory for a leading `~`; answers what follows it.
+fn from_home<'a>(text: &'a str, env: &Env<'_>, out: &mut String) -> Result<&'a str, Problem> {
+    if text != "~" && !text.starts_with("~/") {
+        return Ok(text);
+    }
+    let home = env("HOME").filter(|home| !home.is_empty()).ok_or_else(|| {
+        Problem::new(
+            Code::Unset,
+            "`~` cannot be filled in: HOME is not set",
+            "write the whole path",
+        )
+    })?;
+    out.push_str(&home);
+    Ok(&text[1..])
+}
+
 fn variable(inner: &str, env: &Env<'_>) -> Result<String, Problem> {
     let (name, default) = match inner.split_once(":-") {
         Some((name, default)) => (name, Some(default)),
@@ -66,10 +71,15 @@ fn variable(inner: &str, env: &Env<'_>) -> Result<String, Problem> {
         let help = "write ${NAME} or ${NAME:-default}, with a name of letters, digits and `_`";
         return Err(Problem::new(Code::Unset, message, help));
     }
-    match (env(name), default) {
-        (Some(value), Some(default)) if value.is_empty() => Ok(default.to_owned()),
+    let value = env(name).filter(|value| default.is_none() || !value.is_empty());
+    match (value, default) {
         (Some(value), _) => Ok(value),
-        (None, Some(default)) => Ok(default.to_owned()),
+        (None, Some(default)) => {
+            let mut out = String::new();
+            let rest = from_home(default, env, &mut out)?;
+            out.push_str(rest);
+            Ok(out)
+        }
         (None, None) => {
             let message = format!("the variable {name} is not set");
             let help = format!("set it, or write ${{{name}:-default}}");
@@ -217,6 +227,10 @@ mod tests {
             Ok("in/2026/01")
         );
         assert_eq!(expanded("${EMPTY:-x}${EMPTY}").as_deref(), Ok("x"));
+        assert_eq!(
+            expanded("${CARGO_HOME:-~/.cargo}/src").as_deref(),
+            Ok("/home/ada/.cargo/src")
+        );
         assert_eq!(expanded("$${YEAR} $YEAR").as_deref(), Ok("${YEAR} $YEAR"));
         assert!(expanded("${NONE}").is_err());
         assert!(expanded("${").is_err());

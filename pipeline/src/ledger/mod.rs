@@ -15,6 +15,8 @@ mod parts;
 mod runs;
 mod sessions;
 mod tallies;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -38,6 +40,10 @@ pub const SCHEMA_VERSION: i64 = 1;
 const TRIES_MAX: u32 = 12;
 const WAIT_FIRST: Duration = Duration::from_millis(20);
 const WAIT_MAX: Duration = Duration::from_secs(4);
+
+/// A write with no clear answer is looked up and repeated this often; each time the endpoint itself
+/// has been tried several times before.
+const UNCLEAR_TRIES_MAX: u32 = 5;
 
 /// The ledger, as one session uses it. Cheap to clone.
 #[derive(Clone)]
@@ -178,11 +184,35 @@ impl<'a> Tries<'a> {
     }
 }
 
-/// FNV-1a over the writes' text: equal content, equal token.
+/// Given up: whether it happened is not known.
+fn unclear(what: &str) -> LedgerError {
+    TableError::Unclear(format!("{what} was tried {UNCLEAR_TRIES_MAX} times")).into()
+}
+
+/// A token of the writes' text: equal content, equal token.
 fn token_of(writes: &[Write]) -> String {
-    let mut hash: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
-    for byte in format!("{writes:?}").bytes() {
-        hash = (hash ^ u128::from(byte)).wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b);
+    let mut hash = Fnv::new();
+    hash.add(format!("{writes:?}").as_bytes());
+    format!("{:032x}", hash.0)
+}
+
+/// FNV-1a: names what has the same content alike, on every machine and in every version.
+struct Fnv(u128);
+
+impl Fnv {
+    fn new() -> Self {
+        Self(0x6c62_272e_07bb_0142_62b8_2175_6295_c58d)
     }
-    format!("{hash:032x}")
+
+    fn add(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 ^ u128::from(*byte))
+                .wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b);
+        }
+    }
+
+    /// Half of it, where room is dear.
+    fn short(&self) -> u64 {
+        (self.0 >> 64) as u64 ^ self.0 as u64
+    }
 }

@@ -175,7 +175,7 @@ fn decode_retries(digits: &str, items: &mut [ItemState]) -> Option<()> {
         .chars()
         .map(|c| c.to_digit(36))
         .collect::<Option<_>>()?;
-    if items.is_empty() || digits.is_empty() || digits.len() % items.len() != 0 {
+    if items.is_empty() || digits.is_empty() || !digits.len().is_multiple_of(items.len()) {
         return None;
     }
     let width = digits.len() / items.len();
@@ -319,7 +319,7 @@ mod tests {
             session: SessionId::new("0123456789abcdef"),
         };
         page.outputs = vec!["0123456789abcdef-00012@8388000+388608".to_owned(); 3];
-        let row = encode(&page, &WriteId::new("0123456789abcdef.ffffffff"));
+        let row = encode(&page, &WriteId::new("0123456789abcdef-fedcba9876543210"));
         let value = |v: &crate::ports::Value| match v {
             crate::ports::Value::Num(_) => 8,
             crate::ports::Value::Text(text) => text.len(),

@@ -13,7 +13,7 @@ use crate::ports::table::Change;
 use crate::ports::{Condition, Key, Query, TableError, Write};
 
 use super::error::LedgerError;
-use super::{Ledger, keys, page_row, tallies};
+use super::{Fnv, Ledger, UNCLEAR_TRIES_MAX, keys, page_row, tallies, unclear};
 
 /// The name of the first write to every page: the router's.
 const FIRST_WRITE: &str = "new";
@@ -50,7 +50,7 @@ pub struct Settlement {
 pub enum SettleEnd {
     /// It is recorded; the page is this now.
     Recorded(Held),
-    /// The lease is no more; nothing of it was recorded.
+    /// The lease is no more. (Should it be recorded and the page taken by somebody else since, that is lost too.)
     Lost,
 }
 
@@ -228,6 +228,10 @@ impl Ledger {
     /// Settles a group of pages of one run and generation, each with its tally in the same
     /// transaction. A page whose lease is lost is left out, and the group goes again without it.
     /// Answers one end a settlement, in their order.
+    ///
+    /// # Errors
+    /// If the store does not answer, some of the group may be recorded: the same settlements may then be
+    /// settled again, and are recognised, as the names of their writes follow from what they say.
     pub async fn settle(
         &self,
         run: &RunId,
@@ -288,23 +292,24 @@ impl Ledger {
                 page.generation,
             ));
         }
+        let write = self.name_of(&held, &page);
         Ok(Some(Decided {
             held,
             page,
-            write: self.next_write(),
+            write,
             tally,
             escalations,
         }))
     }
 
-    /// One transaction, repeated without the pages that are lost until it is done.
+    /// One transaction, repeated without the pages that are lost or were recorded before, until it is done.
     async fn settle_together(
         &self,
         run: &RunId,
         mut group: Vec<(usize, Decided)>,
         ends: &mut [SettleEnd],
     ) -> Result<(), LedgerError> {
-        let mut tries = 0;
+        let mut unclears = 0;
         while let Some((_, first)) = group.first() {
             let generation = first.page.generation;
             let mut tally = Tally::default();
@@ -319,41 +324,82 @@ impl Ledger {
             if !tally.is_empty() {
                 writes.push(tallies::add(run, self.slot(), generation, &tally));
             }
-            let lost: BTreeSet<usize> = match self.transact(writes).await {
+            match self.transact(writes).await {
                 Ok(()) => {
                     for (index, decided) in group {
                         ends[index] = SettleEnd::Recorded(decided.recorded());
                     }
                     return Ok(());
                 }
-                Err(LedgerError::Table(TableError::ConditionFailed { failed })) => failed
-                    .iter()
-                    .filter_map(|write| owners.get(*write).copied())
-                    .collect(),
-                Err(error) if error.is_unclear() => BTreeSet::new(),
-                Err(error) => return Err(error),
-            };
-            // All or nothing: if one page has my write, the whole transaction happened.
-            let witness = lost.first().copied().unwrap_or(0);
-            let (_, asked) = &group[witness];
-            let now = self.page(run, asked.page.id).await?;
-            if now.as_ref().is_some_and(|now| now.write == asked.write) {
-                for (index, decided) in group {
-                    ends[index] = SettleEnd::Recorded(decided.recorded());
+                Err(LedgerError::Table(TableError::ConditionFailed { failed })) => {
+                    let failed = failed.iter().filter_map(|at| owners.get(*at).copied());
+                    let failed: BTreeSet<usize> = failed.collect();
+                    // Only pages have conditions; each round leaves at least one out.
+                    check(!failed.is_empty(), InvariantId::S2, || {
+                        "a settle failed, and no page of it".to_owned()
+                    })?;
+                    group = self.sort_out(run, group, &failed, ends).await?;
                 }
-                return Ok(());
-            }
-            let mut position = 0;
-            group.retain(|_| {
-                position += 1;
-                !lost.contains(&(position - 1))
-            });
-            tries += 1;
-            if tries > UNCLEAR_TRIES_MAX + ends.len() as u32 {
-                return Err(unclear("a settle"));
+                // If it happened, the pages' conditions fail next, and each page says whose write it has.
+                Err(error) if error.is_unclear() => {
+                    unclears += 1;
+                    if unclears >= UNCLEAR_TRIES_MAX {
+                        return Err(unclear("a settle"));
+                    }
+                }
+                Err(error) => return Err(error),
             }
         }
         Ok(())
+    }
+
+    /// Asks each page that failed: it has my write, so it is recorded; else it is lost. Answers the others.
+    async fn sort_out(
+        &self,
+        run: &RunId,
+        group: Vec<(usize, Decided)>,
+        failed: &BTreeSet<usize>,
+        ends: &mut [SettleEnd],
+    ) -> Result<Vec<(usize, Decided)>, LedgerError> {
+        let mut rest = Vec::new();
+        for (position, (index, decided)) in group.into_iter().enumerate() {
+            if !failed.contains(&position) {
+                rest.push((index, decided));
+                continue;
+            }
+            let now = self.page(run, decided.page.id).await?;
+            let now = now.ok_or_else(|| page_missing(run, decided.page.id))?;
+            if now.write == decided.held.write {
+                let page = decided.page.id;
+                return Err(LedgerError::Broken(format!(
+                    "page {page} was not written, though nobody wrote it: an item of it has moved already"
+                )));
+            }
+            ends[index] = if now.write == decided.write {
+                SettleEnd::Recorded(decided.recorded())
+            } else {
+                SettleEnd::Lost
+            };
+        }
+        Ok(rest)
+    }
+
+    /// The name of the write that makes `page` of what is held. It follows from both, so that settling
+    /// again what may have been settled finds its own write.
+    fn name_of(&self, held: &Held, page: &Page) -> WriteId {
+        let mut hash = Fnv::new();
+        hash.add(held.write.as_str().as_bytes());
+        for item in &page.items {
+            hash.add(item.mark.letter().encode_utf8(&mut [0; 4]).as_bytes());
+            for number in item.retries.iter().chain([&item.throttles]) {
+                hash.add(&number.to_be_bytes());
+            }
+            hash.add(&item.due.map_or(i64::MIN, |due| due.0).to_be_bytes());
+        }
+        for output in &page.outputs {
+            hash.add(output.as_bytes());
+        }
+        WriteId::new(format!("{}-{:016x}", self.session, hash.short()))
     }
 
     /// Pages of one shard, in order, both names inclusive; at most `rows_max`.
@@ -388,10 +434,6 @@ impl Ledger {
         tallies::slot_of(&self.session)
     }
 }
-
-/// A write with no clear answer is looked up and repeated this often; each time the endpoint itself
-/// has been tried several times before.
-const UNCLEAR_TRIES_MAX: u32 = 5;
 
 struct Decided {
     held: Held,
@@ -456,8 +498,4 @@ fn create(run: &RunId, page: &Page) -> Write {
 
 fn page_missing(run: &RunId, id: PageId) -> LedgerError {
     LedgerError::NotFound(format!("page {id} of run {run}"))
-}
-
-fn unclear(what: &str) -> LedgerError {
-    TableError::Unclear(format!("{what} was tried {UNCLEAR_TRIES_MAX} times")).into()
 }

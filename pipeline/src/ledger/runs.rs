@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::core::id::{Generation, JobName, RunId};
+use crate::core::id::{Generation, JobName, RunId, WriteId};
 use crate::core::part::Cursor;
 use crate::core::redrive::Selection;
 use crate::core::run::{Limits, Reason, Run, RunEvent, RunStatus, Wish};
@@ -11,7 +11,7 @@ use crate::ports::{Condition, Key, Query, Row, Update, Write};
 
 use super::error::{LedgerError, damaged};
 use super::parts::Resumption;
-use super::{Ledger, SCHEMA_VERSION, keys};
+use super::{Ledger, SCHEMA_VERSION, UNCLEAR_TRIES_MAX, keys, unclear};
 
 /// What a run starts with.
 #[derive(Clone, Debug)]
@@ -82,6 +82,8 @@ pub struct RunRow {
     pub ended: Option<Timestamp>,
     /// The last generation whose result files are complete.
     pub compiled: Option<Generation>,
+    /// The name of the last change of its state; none: it is as it began.
+    pub change: Option<WriteId>,
 }
 
 impl RunRow {
@@ -187,7 +189,12 @@ impl Ledger {
         Ok(runs)
     }
 
-    /// Carries out one event on a run: one conditional write, so that of two judges one decides.
+    /// Carries out one event on a run: one conditional write, so that of two judges one decides. Like a
+    /// page's, these writes form a chain: what was decided by a row that has changed since is not written,
+    /// even if the run came back to the same status.
+    ///
+    /// # Errors
+    /// [`LedgerError::Raced`] if somebody else changed it; nothing was written.
     pub async fn change_run(
         &self,
         row: &RunRow,
@@ -197,10 +204,12 @@ impl Ledger {
         let before = row.state.clone();
         let after = before.apply(event)?;
         let now = self.runtime.clock.now();
+        let change = self.next_write();
         let mut updates = vec![
             Update::Set("status".into(), after.status.as_str().into()),
             Update::Set("gen".into(), i64::from(after.generation.0).into()),
             Update::Set("limits".into(), json(&after.limits).into()),
+            Update::Set("change".into(), change.as_str().into()),
             Update::Remove("wish".into()),
         ];
         updates.push(match &after.reason {
@@ -220,6 +229,10 @@ impl Ledger {
         let mut when = vec![
             Condition::Equals("status".into(), before.status.as_str().into()),
             Condition::Equals("gen".into(), i64::from(before.generation.0).into()),
+            match &row.change {
+                Some(last) => Condition::Equals("change".into(), last.as_str().into()),
+                None => Condition::Missing("change".into()),
+            },
         ];
         if *event == RunEvent::Succeed {
             // No item may have been found since the judge looked.
@@ -227,20 +240,22 @@ impl Ledger {
             when.push(Condition::Equals("total".into(), total.into()));
             when.push(Condition::Equals("inputDone".into(), 1.into()));
         }
-        match self
-            .write(Write::update(keys::run(&row.id), when, updates))
-            .await
-        {
-            Err(error) if error.is_condition() || error.is_unclear() => {
-                let now = self.run(&row.id).await?;
-                if now.state == after {
-                    Ok(RunChange { before, after })
-                } else {
-                    Err(LedgerError::Raced)
-                }
+        let write = Write::update(keys::run(&row.id), when, updates);
+        for _ in 0..UNCLEAR_TRIES_MAX {
+            let error = match self.write(write.clone()).await {
+                Ok(_) => return Ok(RunChange { before, after }),
+                Err(error) if error.is_condition() || error.is_unclear() => error,
+                Err(error) => return Err(error),
+            };
+            let now = self.run(&row.id).await?;
+            if now.change.as_ref() == Some(&change) {
+                return Ok(RunChange { before, after });
             }
-            result => result.map(|_| RunChange { before, after }),
+            if error.is_condition() || now.change != row.change {
+                return Err(LedgerError::Raced);
+            }
         }
+        Err(unclear("a run's change"))
     }
 
     /// Writes a wish that runners obey within a second.
@@ -266,19 +281,35 @@ impl Ledger {
         generation: Generation,
         part: Option<u32>,
     ) -> Result<(), LedgerError> {
-        let when = vec![Condition::Equals(
+        let mut when = vec![Condition::Equals(
             "gen".into(),
             i64::from(generation.0).into(),
         )];
         let update = match part {
-            Some(part) => Update::Set("redrivePart".into(), i64::from(part).into()),
+            Some(part) => {
+                // Only forward: once it is done, a slower redriver must not take it up again.
+                when.push(Condition::AtMost("redrivePart".into(), i64::from(part)));
+                Update::Set("redrivePart".into(), i64::from(part).into())
+            }
             None => Update::Remove("redrivePart".into()),
         };
         match self
             .write(Write::update(keys::run(run), when, vec![update]))
             .await
         {
-            Err(error) if error.is_condition() => Err(LedgerError::Raced),
+            Err(error) if error.is_condition() => {
+                let now = self.run(run).await?;
+                let beyond = match (now.redrive_part, part) {
+                    (None, _) => true,
+                    (Some(now), Some(part)) => now >= part,
+                    (Some(_), None) => false,
+                };
+                if now.state.generation == generation && beyond {
+                    Ok(())
+                } else {
+                    Err(LedgerError::Raced)
+                }
+            }
             result => result.map(|_| ()),
         }
     }
@@ -395,5 +426,6 @@ fn decode(key: &Key, id: &RunId, row: &Row) -> Result<RunRow, LedgerError> {
             .num("compiled")
             .and_then(|n| u32::try_from(n).ok())
             .map(Generation),
+        change: row.text("change").map(WriteId::new),
     })
 }

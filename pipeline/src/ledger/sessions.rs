@@ -7,11 +7,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::core::id::{JobName, RunId, SessionId};
-use crate::ports::{Condition, Key, Query, Row, Update, Write};
+use crate::core::id::{JobName, RunId, SessionId, WriteId};
+use crate::ports::{Condition, Key, Query, Row, TableError, Update, Write};
 
 use super::error::{LedgerError, damaged};
-use super::{Ledger, SCHEMA_VERSION, keys};
+use super::{Ledger, SCHEMA_VERSION, UNCLEAR_TRIES_MAX, keys};
 
 /// Where a session stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +68,16 @@ pub struct Pool {
     pub lent: u32,
 }
 
+/// Another session may take from the pool between the look and the taking.
+const RACES_MAX: u32 = 10;
+
+/// The permits in a session's own row.
+struct OwnPermits {
+    permits: u32,
+    /// The name of the move that made them so.
+    moved: Option<String>,
+}
+
 impl Ledger {
     /// Announces this session.
     pub async fn open_session(
@@ -87,14 +97,19 @@ impl Ledger {
             .with("permits", 0)
             .with("running", "")
             .with("who", who);
-        match self
-            .write(Write::create(keys::session(job, &self.session), row))
-            .await
-        {
-            // The name is drawn at random: a row of that name is the one just written.
-            Err(error) if error.is_unclear() => Ok(()),
-            result => result.map(|_| ()),
+        let key = keys::session(job, &self.session);
+        for _ in 0..UNCLEAR_TRIES_MAX {
+            match self.write(Write::create(key.clone(), row.clone())).await {
+                // The name is drawn at random: a row of that name is the one just written.
+                Err(error) if error.is_condition() => return Ok(()),
+                Err(error) if error.is_unclear() => {}
+                result => return result.map(|_| ()),
+            }
         }
+        Err(TableError::Unclear(format!(
+            "a session's opening was tried {UNCLEAR_TRIES_MAX} times"
+        ))
+        .into())
     }
 
     /// One beat: renews every lease of this session.
@@ -168,32 +183,39 @@ impl Ledger {
         })
     }
 
-    /// Takes up to `wanted` permits; answers how many. This session holds `held` now.
+    /// Takes up to `wanted` permits; answers how many. This session counts `held` now; what an unclear
+    /// answer left in its row beyond that is found again here, and counts as taken.
+    ///
+    /// # Errors
+    /// How many it holds is then unclear: at least `held`.
     pub async fn take_permits(
         &self,
         job: &JobName,
         held: u32,
         wanted: u32,
     ) -> Result<u32, LedgerError> {
-        /// Another session may take from the pool between the look and the taking.
-        const RACES_MAX: u32 = 10;
         for _ in 0..RACES_MAX {
+            let own = self.own_permits(job).await?;
+            if own.permits != held {
+                match self.fence(job, &own, held).await {
+                    Err(LedgerError::Raced) => continue,
+                    found => return found,
+                }
+            }
             let pool = self.pool(job).await?;
             let take = wanted.min(pool.max.saturating_sub(pool.lent));
             if take == 0 {
                 return Ok(0);
             }
             let most = i64::from(pool.max) - i64::from(take);
-            let from_pool = Write::update(
-                keys::pool(job),
-                vec![
-                    Condition::Equals("max".into(), i64::from(pool.max).into()),
-                    Condition::AtMost("lent".into(), most),
-                ],
-                vec![Update::Add("lent".into(), i64::from(take))],
-            );
-            let writes = vec![from_pool, self.permits_write(job, held, i64::from(take))];
-            match self.move_permits(job, writes, held + take).await {
+            let from_pool = vec![
+                Condition::Equals("max".into(), i64::from(pool.max).into()),
+                Condition::AtMost("lent".into(), most),
+            ];
+            match self
+                .move_permits(job, &own, from_pool, i64::from(take))
+                .await
+            {
                 Ok(()) => return Ok(take),
                 Err(LedgerError::Raced) => {}
                 Err(error) => return Err(error),
@@ -202,53 +224,101 @@ impl Ledger {
         Ok(0)
     }
 
-    /// Gives permits back to the pool. This session holds `held` now.
-    pub async fn give_permits(
-        &self,
-        job: &JobName,
-        held: u32,
-        given: u32,
-    ) -> Result<(), LedgerError> {
-        if given == 0 {
-            return Ok(());
+    /// Gives permits back to the pool, until this session's row holds `kept`.
+    ///
+    /// # Errors
+    /// It may or may not have happened, or happen yet: the session must not count them as its own.
+    pub async fn give_permits(&self, job: &JobName, kept: u32) -> Result<(), LedgerError> {
+        for _ in 0..RACES_MAX {
+            let own = self.own_permits(job).await?;
+            if own.permits == kept {
+                // What was left unclear may not happen any more.
+                match self.fence(job, &own, kept).await {
+                    Err(LedgerError::Raced) => continue,
+                    done => return done.map(|_| ()),
+                }
+            }
+            let change = i64::from(kept) - i64::from(own.permits);
+            match self.move_permits(job, &own, Vec::new(), change).await {
+                Err(LedgerError::Raced) => {}
+                done => return done,
+            }
         }
-        let to_pool = Write::update(
-            keys::pool(job),
-            Vec::new(),
-            vec![Update::Add("lent".into(), -i64::from(given))],
-        );
-        let writes = vec![to_pool, self.permits_write(job, held, -i64::from(given))];
-        self.move_permits(job, writes, held - given).await
+        Err(LedgerError::Raced)
     }
 
-    fn permits_write(&self, job: &JobName, held: u32, change: i64) -> Write {
+    /// The permits in this session's row.
+    async fn own_permits(&self, job: &JobName) -> Result<OwnPermits, LedgerError> {
+        let row = self.get(&keys::session(job, &self.session)).await?;
+        let row = row.ok_or(LedgerError::Raced)?;
+        let permits = row.num("permits").and_then(|n| u32::try_from(n).ok());
+        Ok(OwnPermits {
+            permits: permits.unwrap_or(0),
+            moved: row.text("moved").map(str::to_owned),
+        })
+    }
+
+    /// Writes a name, so that no former move can happen any more; answers what the row holds beyond `held`.
+    async fn fence(&self, job: &JobName, own: &OwnPermits, held: u32) -> Result<u32, LedgerError> {
+        let more = own.permits.checked_sub(held).ok_or_else(|| {
+            let has = own.permits;
+            LedgerError::Broken(format!("the session counts {held} permits and has {has}"))
+        })?;
+        let fence = self.own_write(job, own, 0, &self.next_write());
+        match self.write(fence).await {
+            Err(error) if error.is_condition() || error.is_unclear() => Err(LedgerError::Raced),
+            result => result.map(|_| more),
+        }
+    }
+
+    /// The session's half of a move. Like a page's writes, moves form a chain: each has a name, and is
+    /// conditional on the one before. So none happens late, and no two have the same content, by which
+    /// the endpoint would take them for one.
+    fn own_write(&self, job: &JobName, own: &OwnPermits, change: i64, name: &WriteId) -> Write {
+        let former = match &own.moved {
+            Some(moved) => Condition::Equals("moved".into(), moved.as_str().into()),
+            None => Condition::Missing("moved".into()),
+        };
         Write::update(
             keys::session(job, &self.session),
+            vec![live(), former],
             vec![
-                live(),
-                Condition::Equals("permits".into(), i64::from(held).into()),
+                Update::Add("permits".into(), change),
+                Update::Set("moved".into(), name.as_str().into()),
             ],
-            vec![Update::Add("permits".into(), change)],
         )
     }
 
+    /// Moves permits between pool and session, and makes sure whether it happened.
     async fn move_permits(
         &self,
         job: &JobName,
-        writes: Vec<Write>,
-        after: u32,
+        own: &OwnPermits,
+        when: Vec<Condition>,
+        change: i64,
     ) -> Result<(), LedgerError> {
-        let error = match self.transact(writes).await {
-            Ok(()) => return Ok(()),
-            Err(error) if error.is_condition() || error.is_unclear() => error,
-            Err(error) => return Err(error),
-        };
-        let key = keys::session(job, &self.session);
-        let permits = self.get(&key).await?.and_then(|row| row.num("permits"));
-        if error.is_unclear() && permits == Some(i64::from(after)) {
-            return Ok(());
+        let name = self.next_write();
+        let lent = vec![Update::Add("lent".into(), change)];
+        let pool = Write::update(keys::pool(job), when, lent);
+        let writes = vec![pool, self.own_write(job, own, change, &name)];
+        for _ in 0..UNCLEAR_TRIES_MAX {
+            let error = match self.transact(writes.clone()).await {
+                Ok(()) => return Ok(()),
+                Err(error) if error.is_condition() || error.is_unclear() => error,
+                Err(error) => return Err(error),
+            };
+            let now = self.own_permits(job).await?;
+            if now.moved.as_deref() == Some(name.as_str()) {
+                return Ok(());
+            }
+            if now.moved != own.moved || error.is_condition() {
+                return Err(LedgerError::Raced);
+            }
         }
-        Err(LedgerError::Raced)
+        Err(TableError::Unclear(format!(
+            "a move of permits was tried {UNCLEAR_TRIES_MAX} times"
+        ))
+        .into())
     }
 
     /// Marks a session dead, if it has not beaten since it was read, and returns its permits.

@@ -3,11 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::adapters::aws::blueprint::Blueprint;
-use crate::adapters::aws::config::{Clients, Endpoint};
-use crate::adapters::aws::objects::S3Objects;
-use crate::adapters::aws::queue::SqsQueue;
-use crate::adapters::aws::table::DynamoTable;
+use crate::adapters::aws::{Blueprint, Clients, DynamoTable, Endpoint, S3Objects, SqsQueue};
 use crate::core::id::JobName;
 use crate::core::lane::Lane;
 use crate::ports::{Objects, Queue, Table};

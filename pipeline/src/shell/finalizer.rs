@@ -8,8 +8,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use tokio::io::AsyncReadExt;
 
 use crate::core::id::ItemId;
 use crate::core::outcome::{ItemCounts, Outcome};
@@ -18,7 +19,7 @@ use crate::ledger::{Held, LedgerError, SessionStatus};
 use crate::ports::objects::Upload;
 use crate::ports::{Objects, ObjectsError, Runtime};
 
-use super::outputs;
+use super::outputs::{self, Large, OutputLine};
 use super::report::{ItemView, RunReader, report};
 
 /// A new file begins when one has this many bytes ("ResultWriter", file size).
@@ -46,7 +47,7 @@ pub enum CompileError {
 }
 
 /// What was compiled.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Manifest {
     /// The run.
@@ -64,7 +65,7 @@ pub struct Manifest {
 }
 
 /// One result file.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ResultFile {
     /// Its key in the place of the results.
@@ -83,6 +84,9 @@ struct Record<'a> {
     input: Option<&'a RawValue>,
     #[serde(skip_serializing_if = "Option::is_none")]
     output: Option<&'a RawValue>,
+    /// Where a large output is: the key of an object beside this file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    output_key: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     outcome: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -131,7 +135,12 @@ pub async fn compile(
             let view = run.part(part).await?;
             let outputs = outputs_of(run, &view.pages).await?;
             for item in run.items(&view).await? {
-                let line = record(&item, outputs.get(&item.item).map(AsRef::as_ref));
+                let output = outputs.get(&item.item);
+                let large = match output.and_then(|line| line.large.as_ref()) {
+                    Some(large) => Some(copy_large(run, results, &directory, large).await?),
+                    None => None,
+                };
+                let line = record(&item, output.and_then(|line| line.output.as_deref()), large);
                 files[kind(item.mark)].add(&line).await?;
             }
         }
@@ -151,12 +160,42 @@ pub async fn compile(
     };
     let mut key = directory;
     key.extend_from_slice(b"manifest.json");
-    let text = serde_json::to_vec_pretty(&manifest).expect("plain data serialises");
+    let former = former_files(results, &key).await?;
+    let mut text = serde_json::to_vec_pretty(&manifest).expect("plain data serialises");
+    text.push(b'\n');
     results.put(&key, Bytes::from(text)).await?;
+    let names = |key: &String| {
+        manifest
+            .result_files
+            .values()
+            .flatten()
+            .any(|f| f.key == *key)
+    };
+    for gone in former.iter().filter(|key| !names(key)) {
+        // A file of a former generation that the manifest no longer names would mislead.
+        results.delete(gone.as_bytes()).await?;
+    }
     run.ledger
         .compiled(&run.row.id, now.row.state.generation)
         .await?;
     Ok(manifest)
+}
+
+/// The files that the manifest of a former generation named.
+async fn former_files(results: &dyn Objects, key: &[u8]) -> Result<Vec<String>, CompileError> {
+    let mut reader = match results.get(key, 0, None, None).await {
+        Ok(reader) => reader,
+        Err(ObjectsError::NotFound(_)) => return Ok(Vec::new()),
+        Err(error) => return Err(error.into()),
+    };
+    let mut text = Vec::new();
+    let read = reader.read_to_end(&mut text).await;
+    read.map_err(|error| ObjectsError::Unavailable(error.to_string()))?;
+    let former = serde_json::from_slice::<Manifest>(&text).ok();
+    let files = former
+        .map(|manifest| manifest.result_files)
+        .unwrap_or_default();
+    Ok(files.into_values().flatten().map(|file| file.key).collect())
 }
 
 /// Waits until no page is leased by a session that lives.
@@ -180,7 +219,7 @@ async fn wait_until_unheld(run: &RunReader, runtime: &Runtime) -> Result<(), Com
 async fn outputs_of(
     run: &RunReader,
     pages: &[Held],
-) -> Result<BTreeMap<ItemId, Box<RawValue>>, CompileError> {
+) -> Result<BTreeMap<ItemId, OutputLine>, CompileError> {
     let mut outputs = BTreeMap::new();
     for held in pages {
         debug_assert!(
@@ -193,7 +232,7 @@ async fn outputs_of(
                 .map_err(CompileError::Outputs)?;
             for line in lines {
                 if let Ok(item) = line.item.parse() {
-                    outputs.insert(item, line.output);
+                    outputs.insert(item, line);
                 }
             }
         }
@@ -201,7 +240,23 @@ async fn outputs_of(
     Ok(outputs)
 }
 
-fn record(item: &ItemView, output: Option<&RawValue>) -> Vec<u8> {
+/// Puts a large output beside the result files; answers its key there.
+async fn copy_large(
+    run: &RunReader,
+    results: &dyn Objects,
+    directory: &[u8],
+    large: &Large,
+) -> Result<String, CompileError> {
+    let text = outputs::read_large(&run.stores, large)
+        .await
+        .map_err(CompileError::Outputs)?;
+    let mut key = directory.to_vec();
+    key.extend_from_slice(format!("outputs/{}.json", large.name).as_bytes());
+    results.put(&key, Bytes::from(text)).await?;
+    Ok(String::from_utf8_lossy(&key).into_owned())
+}
+
+fn record(item: &ItemView, output: Option<&RawValue>, large: Option<String>) -> Vec<u8> {
     let input = item.input.as_ref().map(|input| input.to_json());
     let input = input
         .as_deref()
@@ -215,6 +270,7 @@ fn record(item: &ItemView, output: Option<&RawValue>) -> Vec<u8> {
         item: item.item.to_string(),
         input,
         output: output.filter(|_| item.mark == Mark::Done(Outcome::Succeeded)),
+        output_key: large,
         outcome: failed.map(Outcome::as_str),
         error: failure.map(|row| row.failure.class.as_str()),
         cause: failure.map(|row| row.failure.cause.as_str()),

@@ -13,15 +13,15 @@ use super::env::Env;
 
 /// How long a hint stays hidden while its page is being leased. If the worker dies in between, the
 /// hint comes back; if it only is slow, a second worker finds the page leased.
-pub const HINT_VISIBILITY: Duration = Duration::from_secs(30);
+pub(super) const HINT_VISIBILITY: Duration = Duration::from_secs(30);
 
 /// The hint's text.
-pub fn encode(run: &RunId, page: PageId) -> String {
+pub(super) fn encode(run: &RunId, page: PageId) -> String {
     format!("{run} {page}")
 }
 
 /// Run and page of a hint; none if the message is not one.
-pub fn decode(body: &str) -> Option<(RunId, PageId)> {
+pub(super) fn decode(body: &str) -> Option<(RunId, PageId)> {
     let (run, page) = body.split_once(' ')?;
     Some((RunId::new(run), page.parse().ok()?))
 }

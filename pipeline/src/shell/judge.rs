@@ -14,7 +14,7 @@ use super::env::{Env, RunHandle, Seen};
 
 /// What the judge of one run remembers between looks: samples for `fail_fast`.
 #[derive(Debug, Default)]
-pub struct Samples {
+pub(super) struct Samples {
     /// (settled, failures) of this generation, oldest first.
     taken: VecDeque<(u64, u64)>,
 }
@@ -42,7 +42,7 @@ impl Samples {
 }
 
 /// Judges the run until it is no longer RUNNING or the session ends.
-pub async fn judge(env: &Env, run: &RunHandle) {
+pub(super) async fn judge(env: &Env, run: &RunHandle) {
     let mut samples = Samples::default();
     loop {
         let settled = run.settled.notified();
@@ -155,7 +155,13 @@ fn breach_now(
         (Some(total), None) => Some(to_be_done(total, tallies.settled(), generation.settled)),
         (None, _) | (_, Some(_)) => None,
     };
-    if let Some(breach) = row.state.limits.tolerance.breach(failures, base) {
+    let tolerance = row.state.limits.tolerance;
+    // What the final verdict would tolerate must not stop the run before its end: of five reopened items one
+    // is 20 %, and may still be well within the run's budget.
+    let all = tallies.settled().failures();
+    if let Some(breach) = tolerance.breach(failures, base)
+        && tolerance.breach(all, row.total_final()).is_some()
+    {
         return Some(breach);
     }
     let brake = run.job.fail_fast?;

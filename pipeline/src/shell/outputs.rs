@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::io::AsyncReadExt;
 
-use crate::core::id::{ItemId, SessionId};
+use crate::core::id::{Generation, ItemId, SessionId};
 use crate::core::part::PART_BYTES_MAX;
 use crate::ports::ObjectsError;
 
@@ -17,7 +17,7 @@ use super::source::Stores;
 
 /// One session's output parts of one run.
 #[derive(Debug)]
-pub struct OutputWriter {
+pub(super) struct OutputWriter {
     session: SessionId,
     number: u32,
     bytes: u64,
@@ -26,30 +26,99 @@ pub struct OutputWriter {
 #[derive(Serialize)]
 struct LineOut<'a> {
     item: String,
-    output: &'a RawValue,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    output: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    large: Option<&'a Large>,
 }
 
 /// One line of an output part.
 #[derive(Debug, Deserialize)]
-pub struct OutputLine {
+pub(super) struct OutputLine {
     /// The item's name.
     pub item: String,
-    /// What its handler answered, as JSON.
-    pub output: Box<RawValue>,
+    /// What its handler answered, as JSON; if it is small enough to be kept here.
+    #[serde(default)]
+    pub output: Option<Box<RawValue>>,
+    /// Where it is kept otherwise.
+    #[serde(default)]
+    pub large: Option<Large>,
+}
+
+/// An output too long to be kept inline: an object of its own, under the run's scratch place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Large {
+    /// Its name there.
+    pub name: String,
+    /// Its length.
+    pub bytes: u64,
+}
+
+/// Writes a large output, durably.
+pub(super) async fn write_large(
+    stores: &Stores,
+    item: ItemId,
+    generation: Generation,
+    output: &str,
+) -> Result<Large, ObjectsError> {
+    let name = format!("{item}-{generation}");
+    let bytes = output.len() as u64;
+    stores
+        .scratch
+        .put(
+            &key(stores, &name),
+            Bytes::copy_from_slice(output.as_bytes()),
+        )
+        .await?;
+    Ok(Large { name, bytes })
+}
+
+/// Reads a large output.
+///
+/// # Errors
+/// It cannot be read, in words.
+pub(super) async fn read_large(stores: &Stores, large: &Large) -> Result<String, String> {
+    let reader = stores
+        .scratch
+        .get(&key(stores, &large.name), 0, None, None)
+        .await;
+    let mut text = String::new();
+    let mut reader = reader.map_err(|e| e.to_string())?;
+    reader
+        .read_to_string(&mut text)
+        .await
+        .map_err(|e| format!("output {}: {e}", large.name))?;
+    Ok(text)
+}
+
+/// Adds a line that points at a large output.
+pub(super) fn encode_large(lines: &mut Vec<u8>, item: ItemId, large: &Large) {
+    let line = LineOut {
+        item: item.to_string(),
+        output: None,
+        large: Some(large),
+    };
+    serde_json::to_writer(&mut *lines, &line).expect("plain data serialises");
+    lines.push(b'\n');
 }
 
 /// Adds one line to `lines`.
 ///
 /// # Errors
 /// The output is not JSON.
-pub fn encode(lines: &mut Vec<u8>, item: ItemId, output: &str) -> Result<(), serde_json::Error> {
+pub(super) fn encode(
+    lines: &mut Vec<u8>,
+    item: ItemId,
+    output: &str,
+) -> Result<(), serde_json::Error> {
     let output: &RawValue = serde_json::from_str(output)?;
     let before = lines.len();
     serde_json::to_writer(
         &mut *lines,
         &LineOut {
             item: item.to_string(),
-            output,
+            output: Some(output),
+            large: None,
         },
     )?;
     // JSON allows line breaks between tokens; a line must be one line.
@@ -64,7 +133,7 @@ pub fn encode(lines: &mut Vec<u8>, item: ItemId, output: &str) -> Result<(), ser
 
 impl OutputWriter {
     /// Nothing written yet.
-    pub fn new(session: SessionId) -> Self {
+    pub(super) fn new(session: SessionId) -> Self {
         Self {
             session,
             number: 0,
@@ -73,7 +142,7 @@ impl OutputWriter {
     }
 
     /// Writes `bytes`, durably; answers the part's name and the offset at which they begin.
-    pub async fn write(
+    pub(super) async fn write(
         &mut self,
         stores: &Stores,
         bytes: Bytes,
@@ -107,7 +176,7 @@ fn key(stores: &Stores, name: &str) -> Vec<u8> {
 }
 
 /// A stretch of an output part, as page rows hold it.
-pub fn stretch(name: &str, offset: u64, length: usize) -> String {
+pub(super) fn stretch(name: &str, offset: u64, length: usize) -> String {
     format!("{name}@{offset}+{length}")
 }
 
@@ -115,7 +184,7 @@ pub fn stretch(name: &str, offset: u64, length: usize) -> String {
 ///
 /// # Errors
 /// The part cannot be read, or is not what the row says.
-pub async fn read(stores: &Stores, stretch: &str) -> Result<Vec<OutputLine>, String> {
+pub(super) async fn read(stores: &Stores, stretch: &str) -> Result<Vec<OutputLine>, String> {
     let bad = || format!("{stretch:?} names no stretch of an output part");
     let (name, place) = stretch.rsplit_once('@').ok_or_else(bad)?;
     let (offset, length) = place.split_once('+').ok_or_else(bad)?;

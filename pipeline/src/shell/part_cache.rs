@@ -7,7 +7,7 @@ use crate::core::item::Input;
 use crate::core::part::Cursor;
 
 /// A part's items.
-pub type Inputs = Arc<[Arc<Input>]>;
+pub(super) type Inputs = Arc<[Arc<Input>]>;
 
 /// Parts are at most 8 MB, so this many are at most about 50 MB in memory with their overhead.
 const PARTS_MAX: usize = 4;

@@ -12,11 +12,14 @@ use super::source::{Source, SourceError};
 /// Between tries to reach a source or ledger that does not answer.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
+/// How often it is looked whether what was frozen is settled.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
 /// A source that does not answer for so many tries in a row cannot be read.
 const TRIES_MAX: u32 = 30;
 
 /// Reads the run's input to its end, or until the session ends.
-pub async fn read(env: &Env, run: &RunHandle) {
+pub(super) async fn read(env: &Env, run: &RunHandle) {
     let mut failed = 0;
     while !env.is_ending() {
         let row = match env.ledger.run(&run.id).await {
@@ -121,25 +124,39 @@ pub(super) async fn wait_for_work(env: &Env, run: &RunHandle) -> bool {
     }
 }
 
+/// Ends the run, once what was frozen before is settled: items before a bad record are processed. A crash in
+/// between is harmless, as the reader that starts again at the cursor meets the same record.
 async fn fail(env: &Env, run: &RunHandle, error: &SourceError) {
     let problem = error.to_string();
     tracing::error!(run = %run.id, %problem, "the input cannot be read");
     while !env.is_ending() {
-        let written = match env.ledger.run(&run.id).await {
-            Ok(row) => {
-                let event = RunEvent::Fail(Reason::Input {
-                    problem: problem.clone(),
-                });
-                env.ledger.change_run(&row, &event, None).await.map(|_| ())
-            }
-            Err(error) => Err(error),
-        };
-        match written {
-            Ok(()) | Err(LedgerError::Run(_)) => return,
+        match try_fail(env, run, &problem).await {
+            Ok(Verdict::Written) | Err(LedgerError::Run(_)) => return,
+            Ok(Verdict::TooEarly) => env.pause(LOOK_AGAIN).await,
             Err(error) => {
                 tracing::warn!(run = %run.id, %error, "the verdict was not written, trying again");
                 env.pause(AGAIN_AFTER).await;
             }
         }
     }
+}
+
+enum Verdict {
+    Written,
+    TooEarly,
+}
+
+async fn try_fail(env: &Env, run: &RunHandle, problem: &str) -> Result<Verdict, LedgerError> {
+    let settled = env.ledger.tallies(&run.id).await?.settled();
+    let row = env.ledger.run(&run.id).await?;
+    if settled.total() < row.total && row.takes_pending() {
+        // A run that is paused or ended meanwhile refuses the event, which ends the waiting.
+        row.state.apply(&RunEvent::Succeed)?;
+        return Ok(Verdict::TooEarly);
+    }
+    let event = RunEvent::Fail(Reason::Input {
+        problem: problem.to_owned(),
+    });
+    env.ledger.change_run(&row, &event, None).await?;
+    Ok(Verdict::Written)
 }

@@ -181,7 +181,13 @@ impl RunReader {
         for stretch in &held.page.outputs {
             for line in super::outputs::read(&self.stores, stretch).await? {
                 if line.item.parse() == Ok(item.item) {
-                    return Ok(Some(line.output.get().to_owned()));
+                    return match (line.output, line.large) {
+                        (Some(output), _) => Ok(Some(output.get().to_owned())),
+                        (None, Some(large)) => super::outputs::read_large(&self.stores, &large)
+                            .await
+                            .map(Some),
+                        (None, None) => Ok(None),
+                    };
                 }
             }
         }

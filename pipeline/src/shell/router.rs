@@ -18,7 +18,7 @@ use super::reader::wait_for_work;
 use super::source::{SourceError, load_part};
 
 /// The horizon: at most so many unsettled pages a run, or four a call if that is more.
-pub const HORIZON_PAGES: u64 = 10_000;
+pub(super) const HORIZON_PAGES: u64 = 10_000;
 
 /// How long the router waits for news before it looks again by itself.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
@@ -27,7 +27,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(200);
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// Routes the run's parts until the session ends or the last part is routed.
-pub async fn route(env: &Env, run: &RunHandle) {
+pub(super) async fn route(env: &Env, run: &RunHandle) {
     while wait_for_work(env, run).await {
         match route_all(env, run).await {
             Ok(()) => return,

@@ -8,7 +8,7 @@ use std::error::Error;
 use std::io;
 
 use aws_sdk_dynamodb::config::http::HttpResponse;
-use aws_sdk_dynamodb::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 
 use crate::core::class::cut;
 use crate::ports::{ObjectsError, QueueError, TableError};
@@ -97,10 +97,13 @@ impl Fault {
         }
     }
 
+    /// The outer links of the chain say "dispatch failure" and show whole requests; its root says what
+    /// happened.
     fn unanswered(reach: Reach, error: &(dyn Error + 'static)) -> Self {
-        let text = DisplayErrorContext(error).to_string();
-        // The context ends with the whole error in debug form: useful in a log, not in a sentence.
-        let text = text.split(" (").next().unwrap_or(&text);
+        let root = chain(error).last().map(ToString::to_string);
+        let text = root.unwrap_or_default();
+        let text = text.lines().next().unwrap_or_default();
+        let text = text.trim_end_matches(". Attempted:");
         Self {
             reach,
             code: String::new(),
@@ -129,7 +132,8 @@ impl Fault {
             Verdict::Condition => TableError::ConditionFailed { failed: vec![0] },
             Verdict::Conflict => TableError::Conflict,
             // Nothing was written and it may go later: that is what `Throttled` tells a caller.
-            Verdict::Throttled | Verdict::Unreachable => TableError::Throttled(self.text),
+            Verdict::Throttled => TableError::Throttled(self.text),
+            Verdict::Unreachable => TableError::Throttled(self.unreachable()),
             Verdict::Unclear => TableError::Unclear(self.text),
             Verdict::NotFound => TableError::Refused(self.helped(HELP_MISSING)),
             Verdict::Refused(help) => TableError::Refused(self.helped(help)),
@@ -139,7 +143,8 @@ impl Fault {
     /// In a queue's words.
     pub(super) fn queue(self) -> QueueError {
         match self.verdict() {
-            Verdict::Throttled | Verdict::Unreachable => QueueError::Throttled(self.text),
+            Verdict::Throttled => QueueError::Throttled(self.text),
+            Verdict::Unreachable => QueueError::Throttled(self.unreachable()),
             Verdict::Unclear | Verdict::Conflict => QueueError::Unclear(self.text),
             Verdict::NotFound => QueueError::Refused(self.helped(HELP_MISSING)),
             Verdict::Condition => QueueError::Refused(self.helped(HELP_RULE)),
@@ -157,13 +162,21 @@ impl Fault {
         match self.verdict() {
             Verdict::Condition => on_condition(place),
             Verdict::NotFound => ObjectsError::NotFound(place),
-            Verdict::Throttled | Verdict::Unreachable | Verdict::Unclear | Verdict::Conflict => {
+            Verdict::Unreachable => {
+                ObjectsError::Unavailable(format!("{place}: {}", self.unreachable()))
+            }
+            Verdict::Throttled | Verdict::Unclear | Verdict::Conflict => {
                 ObjectsError::Unavailable(format!("{place}: {}", self.text))
             }
             Verdict::Refused(help) => {
                 ObjectsError::Refused(format!("{place}: {}", self.helped(help)))
             }
         }
+    }
+
+    fn unreachable(&self) -> String {
+        let text = &self.text;
+        format!("the service cannot be reached ({text}); check AWS_ENDPOINT_URL and the network")
     }
 
     fn helped(&self, help: &str) -> String {
@@ -294,23 +307,34 @@ pub(super) fn cancelled(codes: &[&str], text: &str) -> TableError {
     TableError::Unclear(text.to_owned())
 }
 
+/// An error and its sources, outermost first.
+fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |link| (*link).source())
+}
+
+/// How the SDK speaks of requests that it could not put together.
+const NOT_BUILT: [&str; 4] = [
+    "credentials",
+    "failed to apply endpoint",
+    "Missing Region",
+    "missing signing region",
+];
+
 /// Whether a request that failed on its way can have left this machine.
 fn dispatch_reach(error: &(dyn Error + 'static)) -> Reach {
-    let mut next = Some(error);
-    while let Some(link) = next {
-        if let Some(io) = link.downcast_ref::<io::Error>()
-            && never_connected(io.kind())
-        {
+    for link in chain(error) {
+        let connect = link.downcast_ref::<io::Error>();
+        if connect.is_some_and(|io| never_connected(io.kind())) {
             return Reach::NotSent;
         }
+        // The SDK has no types for these; its words are all there is to go by.
         let text = link.to_string();
-        if text.contains("dns error") || text.contains("failed to lookup address") {
+        if text.contains("failed to lookup address") {
             return Reach::NotSent;
         }
-        if text.contains("credentials") {
+        if NOT_BUILT.iter().any(|words| text.contains(words)) {
             return Reach::NotBuilt;
         }
-        next = link.source();
     }
     Reach::NoAnswer
 }
@@ -322,122 +346,4 @@ fn never_connected(kind: io::ErrorKind) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn fault(reach: Reach, code: &str) -> Fault {
-        Fault {
-            reach,
-            code: code.to_owned(),
-            text: "text".to_owned(),
-        }
-    }
-
-    #[test]
-    fn every_answer_gets_the_verdict_its_code_deserves() {
-        let cases = [
-            ("ConditionalCheckFailedException", 400, Verdict::Condition),
-            ("PreconditionFailed", 412, Verdict::Condition),
-            ("TransactionConflictException", 400, Verdict::Conflict),
-            ("ConditionalRequestConflict", 409, Verdict::Conflict),
-            ("TransactionInProgressException", 400, Verdict::Unclear),
-            ("ThrottlingException", 400, Verdict::Throttled),
-            (
-                "ProvisionedThroughputExceededException",
-                400,
-                Verdict::Throttled,
-            ),
-            ("SlowDown", 503, Verdict::Throttled),
-            ("AWS.SimpleQueueService.OverLimit", 403, Verdict::Throttled),
-            ("SomethingNew", 429, Verdict::Throttled),
-            ("InternalServerError", 500, Verdict::Unclear),
-            ("InternalFailure", 400, Verdict::Unclear),
-            ("SomethingNew", 503, Verdict::Unclear),
-            ("RequestTimeout", 400, Verdict::Unclear),
-            ("NoSuchKey", 404, Verdict::NotFound),
-            ("", 404, Verdict::NotFound),
-            ("AccessDeniedException", 400, Verdict::Refused(HELP_ACCESS)),
-            ("", 403, Verdict::Refused(HELP_ACCESS)),
-            ("ExpiredToken", 400, Verdict::Refused(HELP_CREDENTIALS)),
-            (
-                "InvalidAccessKeyId",
-                403,
-                Verdict::Refused(HELP_CREDENTIALS),
-            ),
-            (
-                "ResourceNotFoundException",
-                400,
-                Verdict::Refused(HELP_MISSING),
-            ),
-            (
-                "AWS.SimpleQueueService.NonExistentQueue",
-                400,
-                Verdict::Refused(HELP_MISSING),
-            ),
-            ("NoSuchBucket", 404, Verdict::Refused(HELP_MISSING)),
-            ("PermanentRedirect", 301, Verdict::Refused(HELP_REGION)),
-            ("ValidationException", 400, Verdict::Refused(HELP_RULE)),
-            ("InvalidRange", 416, Verdict::Refused(HELP_RULE)),
-        ];
-        for (code, status, verdict) in cases {
-            assert_eq!(answered(code, status), verdict, "{code} {status}");
-        }
-    }
-
-    #[test]
-    fn only_a_request_that_never_left_is_known_not_to_have_been_done() {
-        let verdict = |reach| fault(reach, "").verdict();
-        assert_eq!(verdict(Reach::NotBuilt), Verdict::Refused(HELP_CONFIG));
-        assert_eq!(verdict(Reach::NotSent), Verdict::Unreachable);
-        assert_eq!(verdict(Reach::NoAnswer), Verdict::Unclear);
-        let unclear = fault(Reach::NoAnswer, "").table();
-        assert_eq!(unclear, TableError::Unclear("text".to_owned()));
-    }
-
-    #[test]
-    fn a_refused_connection_never_left_and_a_reset_one_may_have() {
-        let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
-        assert_eq!(dispatch_reach(&refused), Reach::NotSent);
-        let reset = io::Error::from(io::ErrorKind::ConnectionReset);
-        assert_eq!(dispatch_reach(&reset), Reach::NoAnswer);
-        let name = io::Error::other("dns error: failed to lookup address information");
-        assert_eq!(dispatch_reach(&name), Reach::NotSent);
-        let nobody = io::Error::other("no providers in chain provided credentials");
-        assert_eq!(dispatch_reach(&nobody), Reach::NotBuilt);
-    }
-
-    #[test]
-    fn a_refusal_says_what_to_do() {
-        let error = fault(Reach::Answered(400), "ResourceNotFoundException").table();
-        assert!(error.to_string().contains("trommel provision"), "{error}");
-    }
-
-    #[test]
-    fn a_cancelled_transaction_names_the_writes_whose_conditions_failed() {
-        let cases: [(&[&str], TableError); 6] = [
-            (
-                &["None", "ConditionalCheckFailed", "ConditionalCheckFailed"],
-                TableError::ConditionFailed { failed: vec![1, 2] },
-            ),
-            (
-                &["ConditionalCheckFailed", "TransactionConflict"],
-                TableError::ConditionFailed { failed: vec![0] },
-            ),
-            (&["None", "TransactionConflict"], TableError::Conflict),
-            (
-                &["ThrottlingError"],
-                TableError::Throttled("text".to_owned()),
-            ),
-            (
-                &["ProvisionedThroughputExceeded", "None"],
-                TableError::Throttled("text".to_owned()),
-            ),
-            (&[], TableError::Unclear("text".to_owned())),
-        ];
-        for (codes, error) in cases {
-            assert_eq!(cancelled(codes, "text"), error, "{codes:?}");
-        }
-        let refused = cancelled(&["ValidationError", "ConditionalCheckFailed"], "text");
-        assert!(matches!(refused, TableError::Refused(_)), "{refused:?}");
-    }
-}
+mod tests;

@@ -11,7 +11,7 @@ use crate::cli::exit::Exit;
 use crate::cli::print;
 use crate::cli::screen::{self, Screen};
 use crate::cli::tables;
-use crate::cli::text::Color;
+use crate::cli::text::{Color, counted};
 use crate::cli::view::{
     GroupRow, HistoryRow, ItemPage, ItemRow, ItemState, RunRow as RunLine, json_line,
 };
@@ -60,10 +60,13 @@ pub(super) async fn status(global: &Global, args: StatusArgs) -> Result<Exit, Cl
             print(&screen::render(&shown, width, Color::of_stdout()))?;
         }
     }
-    Ok(match args.watch {
-        true => Exit::of_run(shown.status, shown.item_counts.settled().failures()),
-        false => Exit::Success,
-    })
+    if args.watch {
+        return Ok(Exit::of_run(
+            shown.status,
+            shown.item_counts.settled().failures(),
+        ));
+    }
+    Ok(Exit::Success)
 }
 
 /// `trommel runs`.
@@ -318,8 +321,9 @@ pub(super) async fn audit(global: &Global, args: OneRun) -> Result<Exit, CliErro
         print(&json_line(&value))?;
     } else if agrees {
         let (items, pages) = (audit.in_parts, audit.pages);
+        let (items, pages) = (counted(items, "item"), counted(pages, "page"));
         print(&format!(
-            "{}: {items} items in {pages} pages recounted, all counts agree\n",
+            "{}: {items} in {pages} recounted, all counts agree\n",
             row.id
         ))?;
     } else {

@@ -33,7 +33,7 @@ pub(super) fn carry_out(cli: Cli) -> Result<Exit, CliError> {
             Command::Audit(args) => look::audit(&global, args).await,
             Command::Pause(args) => control::pause(&global, args).await,
             Command::Stop(args) => control::stop(&global, args).await,
-            Command::Reaper => Ok(crate::cli::exit::Exit::Usage),
+            Command::Reaper => Ok(Exit::Usage),
         }
     });
     // A blocked file operation must not keep the program from ending.

@@ -6,6 +6,7 @@ use crate::cli::args::{Global, ItemList, RedriveArgs, RunRef, SelectionArgs};
 use crate::cli::error::{CliError, ErrorCode};
 use crate::cli::exit::Exit;
 use crate::cli::screen::tell;
+use crate::cli::text::{counted, grouped};
 use crate::cli::view::{ItemState, json_line};
 use crate::core::job::LedgerUri;
 use crate::core::redrive::Selection;
@@ -51,16 +52,27 @@ pub(super) async fn redrive(global: &Global, args: RedriveArgs) -> Result<Exit, 
     let working = Working::new(&at, &job).await?;
     start(&at, &row, selection, &args).await?;
     if !global.quiet {
-        let (reopened, pending) = (plan.reopened, plan.pending);
-        tell(&format!(
-            "redriving {reopened} items, and {pending} that were pending\n"
-        ));
+        tell(&format!("redriving {}\n", taken(&plan, &row)));
     }
     if args.detach {
         return Ok(Exit::Success);
     }
     let row = at.run(&RunRef::Id(row.id)).await?;
     working.work(&at, &job, &row, global).await
+}
+
+/// What a redrive takes, in words.
+fn taken(plan: &Plan, row: &RunRow) -> String {
+    let reopened = counted(plan.reopened, "item");
+    let items = match (plan.reopened, plan.pending) {
+        (_, 0) => reopened,
+        (0, pending) => format!("{} that never ran", counted(pending, "item")),
+        (_, pending) => format!("{reopened}, and {} that never ran", grouped(pending)),
+    };
+    match row.total_final() {
+        Some(_) => items,
+        None => format!("{items}, and what was not yet read of the input"),
+    }
 }
 
 async fn start(
@@ -127,8 +139,9 @@ fn tell_plan(
         LedgerUri::DynamoDb(_) => format!("about ${usd:.6} of DynamoDB and SQS, the calls apart"),
     };
     crate::cli::print(&format!(
-        "would take {} items again, and go on with {} that are pending, in {} pages\n{cost}\n",
-        plan.reopened, plan.pending, plan.pages
+        "would redrive {}, in {}\n{cost}\n",
+        taken(plan, row),
+        counted(plan.pages, "page")
     ))
 }
 

@@ -13,6 +13,7 @@ use crate::cli::error::{CliError, ErrorCode};
 use crate::cli::exit::Exit;
 use crate::cli::names::run_name;
 use crate::cli::screen::tell;
+use crate::cli::text::escape;
 use crate::cli::view::{Snapshot, json_line};
 use crate::core::job::{InputSpec, Job, Location};
 use crate::core::run::{BreachStops, Limits, Reason, RunEvent, RunRefusal, RunStatus};
@@ -259,7 +260,7 @@ pub(super) async fn replace_job(
         created: row.created,
     };
     at.ledger.replace_job(&new).await?;
-    Ok(at.run(&RunRef::Id(row.id)).await?)
+    at.run(&RunRef::Id(row.id)).await
 }
 
 /// Lines that are in one text only: what a person wants to see of a small change.
@@ -347,7 +348,7 @@ impl Working {
         let (ended, shown) =
             tokio::join!(work, watch::watch(&at.ledger, &row.id, job, global, &done));
         let (ended, shown) = (ended?, shown?);
-        tell_end(&ended, &shown, global);
+        tell_end(&ended, &shown, job, global);
         let exit = Exit::of_run(shown.status, shown.item_counts.settled().failures());
         Ok(leaving
             .exit()
@@ -365,13 +366,14 @@ fn is_interrupted(row: &RunRow) -> bool {
     }
 }
 
-fn tell_end(ended: &Ended, shown: &Snapshot, global: &Global) {
+fn tell_end(ended: &Ended, shown: &Snapshot, job: &Job, global: &Global) {
     let run = &shown.run;
+    let manifest = ended.manifest.as_ref().zip(job.results.as_ref());
+    let results = manifest.map(|(manifest, place)| manifest_place(manifest, place));
     if global.json {
-        let results = ended.manifest.as_ref().map(manifest_key);
         let mut value = serde_json::to_value(shown).unwrap_or_default();
-        if let (Some(object), Some(results)) = (value.as_object_mut(), results) {
-            object.insert("results".into(), results.into());
+        if let (Some(object), Some(results)) = (value.as_object_mut(), &results) {
+            object.insert("results".into(), results.as_str().into());
         }
         // A reader that went away is no failure of the run.
         let _ = crate::cli::print(&json_line(&value));
@@ -381,16 +383,33 @@ fn tell_end(ended: &Ended, shown: &Snapshot, global: &Global) {
     if global.quiet {
         return;
     }
-    if let Some(manifest) = &ended.manifest {
-        tell(&format!("results: {}\n", manifest_key(manifest)));
+    if let Some(results) = results {
+        tell(&format!("results: {}\n", escape(&results)));
     }
-    if shown.status == RunStatus::Paused {
-        tell(&format!("go on with: trommel resume {run}\n"));
+    if let Some(Reason::Input { .. }) = &ended.row.state.reason {
+        let file = escape(&ended.row.job_file);
+        tell(&format!(
+            "once the input is repaired, start anew: trommel run {file}\n"
+        ));
     }
 }
 
-fn manifest_key(manifest: &Manifest) -> String {
-    format!("{}/manifest.json", manifest.run)
+/// The manifest as it can be opened from here: a path, relative if it lies below the current directory.
+fn manifest_place(manifest: &Manifest, place: &Location) -> String {
+    let key = format!("{}/manifest.json", manifest.run);
+    match place {
+        Location::Path(path) => {
+            let path = path.join(key);
+            let here = std::env::current_dir().unwrap_or_default();
+            let shown = path.strip_prefix(here).unwrap_or(&path);
+            shown.display().to_string()
+        }
+        Location::S3 { bucket, key: under } => {
+            let under = under.trim_end_matches('/');
+            let slash = if under.is_empty() { "" } else { "/" };
+            format!("s3://{bucket}/{under}{slash}{key}")
+        }
+    }
 }
 
 /// Listens for signals: the first asks to drain, the second leaves at once.

@@ -143,7 +143,16 @@ fn a_pipe_gets_a_line_now_and_then() {
         status: RunStatus::Paused,
         ..later(252)
     };
-    assert!(is_due(Some(&last), &paused), "at once");
+    assert!(
+        !is_due(Some(&last), &paused),
+        "the block at the end tells it"
+    );
+    let begun = Snapshot {
+        item_counts: crate::core::outcome::ItemCounts::default(),
+        total_is_final: false,
+        ..running()
+    };
+    insta::assert_snapshot!(render_line(&begun), @"brave-heron-4f2a RUNNING 00:04:12, reading the input");
 }
 
 proptest! {

@@ -7,7 +7,7 @@ use crate::wire::record::InputError;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SourceError {
     /// The input, or a frozen part, is not there.
-    #[error("{what} is not there; check its name, or put it back and resume the run")]
+    #[error("{what} is not there; check its name, or put it back and redrive the run")]
     NotFound {
         /// Its name.
         what: String,
@@ -15,7 +15,7 @@ pub enum SourceError {
     /// The file is not what it was when its reading began.
     #[error(
         "{file} has changed since this run began to read it; put the former content back and \
-         resume, or start a new run"
+         redrive the run, or start a new one"
     )]
     Changed {
         /// Its name.
@@ -38,7 +38,9 @@ pub enum SourceError {
         why: String,
     },
     /// It will not work by trying again.
-    #[error("{what} cannot be read or written: {why}; check access and space, then resume the run")]
+    #[error(
+        "{what} cannot be read or written: {why}; check access and space, then redrive the run"
+    )]
     Refused {
         /// What was asked for.
         what: String,

@@ -707,6 +707,7 @@ impl Engine {
         let Some(slot) = self.slots.remove(&id) else {
             return;
         };
+        self.env.let_go(&slot.run.id, slot.held.page.id);
         if slot.held.page.is_suspect() {
             self.env.permits.give_up_alone();
         }

@@ -26,7 +26,7 @@ use crate::core::lane::Lane;
 use super::env::Env;
 
 /// Works on one lane until the session ends; everything it held is then settled or given back.
-pub async fn work(env: Arc<Env>, lane: Lane) {
+pub(super) async fn work(env: Arc<Env>, lane: Lane) {
     let (events, inbox) = mpsc::unbounded_channel();
     let demand = Arc::new(leaser::Demand::default());
     let leasing = leaser::lease(env.clone(), lane, demand.clone(), events.clone());

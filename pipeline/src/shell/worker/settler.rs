@@ -8,14 +8,15 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 
 use crate::core::class::Failure;
-use crate::core::id::{Generation, PageId, RunId};
+use crate::core::id::{Generation, ItemId, PageId, RunId};
 use crate::core::lane::Lane;
 use crate::core::page::ItemState;
 use crate::core::time::Timestamp;
 use crate::core::work::{Evidence, News};
 use crate::ledger::{FailureRow, Held, LedgerError, SettleEnd, Settlement};
+use crate::ports::executor::OUTPUT_INLINE_BYTES_MAX;
 use crate::shell::env::{Env, RunHandle};
-use crate::shell::outputs::{self, OutputWriter};
+use crate::shell::outputs::{self, Large, OutputWriter};
 
 /// Pages settled together at most: what one transaction of SQLite takes with ease.
 pub(super) const GROUP_PAGES_MAX: usize = 64;
@@ -51,7 +52,7 @@ pub(super) async fn settle(
         .into_iter()
         .zip(stretches)
         .map(|(entry, outputs)| Settlement {
-            classes: classes(&entry.news.evidence),
+            classes: classes(env, &entry.news.evidence),
             held: entry.held,
             items: entry.items,
             outputs,
@@ -80,12 +81,12 @@ pub(super) async fn settle(
     ids.into_iter().zip(ends).collect()
 }
 
-fn classes(evidence: &[Evidence]) -> Vec<String> {
+fn classes(env: &Env, evidence: &[Evidence]) -> Vec<String> {
     let failures = evidence
         .iter()
         .filter(|evidence| evidence.outcome.is_failure());
     failures
-        .map(|evidence| evidence.failure.class.to_string())
+        .map(|evidence| env.counted_as(&evidence.failure.class))
         .collect()
 }
 
@@ -101,8 +102,13 @@ async fn write_outputs(
     for entry in entries.iter() {
         let begin = bytes.len();
         for (index, json) in &entry.news.outputs {
-            let item = entry.held.page.id.origin(*index);
-            if let Err(error) = outputs::encode(&mut bytes, item, json) {
+            let page = &entry.held.page;
+            let item = page.id.origin(*index);
+            if json.len() > OUTPUT_INLINE_BYTES_MAX {
+                if let Some(large) = write_large(env, run, item, page.generation, json).await {
+                    outputs::encode_large(&mut bytes, item, &large);
+                }
+            } else if let Err(error) = outputs::encode(&mut bytes, item, json) {
                 tracing::error!(%item, %error, "an executor answered junk as output; it is left out");
             }
         }
@@ -134,6 +140,29 @@ async fn write_outputs(
         (length > 0).then(|| outputs::stretch(&name, offset + range.start as u64, length))
     };
     ranges.into_iter().map(stretch).collect()
+}
+
+/// Writes a large output; none if the session ends first.
+async fn write_large(
+    env: &Env,
+    run: &RunHandle,
+    item: ItemId,
+    generation: Generation,
+    json: &str,
+) -> Option<Large> {
+    loop {
+        match outputs::write_large(&run.stores, item, generation, json).await {
+            Ok(large) => return Some(large),
+            Err(error) if env.kill.is_cancelled() => {
+                tracing::warn!(%item, %error, "left without writing an output");
+                return None;
+            }
+            Err(error) => {
+                tracing::error!(%item, %error, "an output cannot be written, trying again");
+                env.runtime.clock.sleep(AGAIN_AFTER).await;
+            }
+        }
+    }
 }
 
 async fn keep_evidence(env: &Env, run: &RunHandle, entries: &[Entry]) {

@@ -1,0 +1,60 @@
+# Short names for what cargo does. Nothing needs them: each is one line that you can type yourself.
+
+# List the recipes
+default:
+    @just --list
+
+# Run a job: just run pipeline/examples/checksums/job.toml
+[group('use')]
+run job *options:
+    cargo run --release -- run {{ job }} {{ options }}
+
+# Build the program with S3, SQS and DynamoDB
+[group('use')]
+build:
+    cargo build --release --features full
+
+# Open the documentation of all crates
+[group('use')]
+docs:
+    cargo doc --workspace --no-deps --open
+
+# Run every test; an emulator is found or started
+[group('check')]
+test *filter:
+    cargo test --workspace {{ filter }}
+
+# Run the tests that need no emulator
+[group('check')]
+test-offline *filter:
+    TROMMEL_TEST_ENDPOINT=none cargo test --workspace {{ filter }}
+
+# Format the code
+[group('check')]
+fmt:
+    cargo fmt
+
+# Check style and common mistakes
+[group('check')]
+lint:
+    cargo clippy --workspace --all-targets -- -D warnings
+
+# Measure throughput
+[group('check')]
+bench:
+    cargo bench -p trommel
+
+# Do all that the project's own check does, on a bare machine
+[group('check')]
+ci:
+    bash .ci/run
+
+# Make the image of LocalStack without a container registry
+[group('emulator')]
+localstack-image:
+    bash localstack/build-image.sh
+
+# Start LocalStack and wait until it answers
+[group('emulator')]
+localstack:
+    docker compose -f localstack/compose.yaml up --wait
