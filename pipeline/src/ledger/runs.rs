@@ -332,13 +332,14 @@ impl Ledger {
             .map(|_| ())
     }
 
-    /// Replaces the stored job (`--job FILE`).
+    /// Replaces the stored job and how the run is judged (`--job FILE`).
     pub async fn replace_job(&self, new: &NewRun) -> Result<(), LedgerError> {
         let updates = vec![
             Update::Set("text".into(), new.job_text.as_str().into()),
             Update::Set("file".into(), new.job_file.as_str().into()),
             Update::Set("base".into(), new.base.as_str().into()),
             Update::Set("options".into(), new.options.as_str().into()),
+            Update::Set("limits".into(), json(&new.limits).into()),
         ];
         self.write(Write::update(
             keys::run(&new.id),

@@ -7,3 +7,14 @@
 mod contract_arms;
 mod emulator_arms;
 mod emulator_aws;
+mod journey_checksums;
+mod journey_control;
+mod journey_crashes;
+mod journey_many_files;
+mod journey_poison;
+mod journey_redrive;
+mod journey_retries;
+mod journey_signals;
+mod journey_sources;
+mod journey_tolerance;
+mod support;
