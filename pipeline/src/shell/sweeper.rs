@@ -29,6 +29,8 @@ pub(super) struct Memory {
     beats: BTreeMap<SessionId, (i64, Tick)>,
     /// Ready and forgotten pages seen in the last sweep, by the name of their last write.
     ready: BTreeMap<(crate::core::id::RunId, PageId), WriteId>,
+    /// Sessions that were not live in the last sweep.
+    dead: BTreeSet<SessionId>,
     /// Sweeps so far.
     sweeps: u64,
 }
@@ -56,6 +58,21 @@ async fn sweep_once(env: &Env, memory: &mut Memory) -> Result<(), LedgerError> {
         }
     }
     memory.ready = ready_now;
+    forget(env, memory, dead).await
+}
+
+/// Removes the rows of sessions that were dead in the last sweep already: what they held was taken over, and
+/// a lease of theirs that turns up later is known by its missing row.
+async fn forget(
+    env: &Env,
+    memory: &mut Memory,
+    dead: BTreeSet<SessionId>,
+) -> Result<(), LedgerError> {
+    for session in dead.intersection(&memory.dead) {
+        env.ledger.forget_session(&env.job, session).await?;
+        memory.beats.remove(session);
+    }
+    memory.dead = dead;
     Ok(())
 }
 
