@@ -232,6 +232,12 @@ fn speed(snapshot: &Snapshot) -> Vec<String> {
             };
             vec![rate(snapshot.rate_per_second), eta, calls]
         }
+        // The time since it was started holds the time until somebody redrove it.
+        RunStatus::Paused | RunStatus::Succeeded | RunStatus::Failed | RunStatus::Aborted
+            if snapshot.generation > 0 =>
+        {
+            vec![calls]
+        }
         RunStatus::Paused | RunStatus::Succeeded | RunStatus::Failed | RunStatus::Aborted => {
             let settled = snapshot.item_counts.settled().total();
             let seconds = snapshot.elapsed.as_secs_f64();

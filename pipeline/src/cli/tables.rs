@@ -44,14 +44,10 @@ pub fn runs(rows: &[RunRow], width: Option<u16>) -> String {
         ("ITEMS", Column::Number),
         ("DONE", Column::Number),
         ("FAILED", Column::Number),
-        ("REDRIVEN", Column::Number),
+        ("GEN", Column::Number),
     ];
     let cells = rows.iter().map(|row| {
         let counts = &row.item_counts;
-        let redriven = match row.generation {
-            0 => String::new(),
-            times => format!("{times}×"),
-        };
         [
             row.run.to_string(),
             row.job.to_string(),
@@ -61,10 +57,10 @@ pub fn runs(rows: &[RunRow], width: Option<u16>) -> String {
             grouped(counts.total),
             share(counts.succeeded, counts.total),
             grouped(counts.settled().failures()),
-            redriven,
+            row.generation.to_string(),
         ]
     });
-    let is_kept = |title: &str| !is_narrow || !matches!(title, "STARTED" | "REDRIVEN");
+    let is_kept = |title: &str| !is_narrow || !matches!(title, "STARTED" | "GEN");
     let kept: Vec<(&str, Column)> = columns
         .into_iter()
         .filter(|(title, _)| is_kept(title))
@@ -215,7 +211,9 @@ fn table(
             .set_content_arrangement(ContentArrangement::Dynamic)
             .set_width(width);
     }
-    table.set_header(columns.iter().map(|(title, _)| *title).collect::<Vec<_>>());
+    let mut titles = Row::from(columns.iter().map(|(title, _)| Cell::new(title)));
+    titles.max_height(1);
+    table.set_header(titles);
     for cells in rows {
         let mut row = Row::from(cells.into_iter().map(Cell::new));
         row.max_height(1);

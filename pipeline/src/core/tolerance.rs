@@ -124,7 +124,12 @@ impl fmt::Display for Breach {
                 failures,
                 tolerated,
             } => {
-                write!(f, "{failures} failures exceed the {tolerated} tolerated")
+                let verb = if *failures == 1 {
+                    "failure exceeds"
+                } else {
+                    "failures exceed"
+                };
+                write!(f, "{failures} {verb} the {tolerated} tolerated")
             }
             Self::Percent {
                 failures,

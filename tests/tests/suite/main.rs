@@ -4,6 +4,8 @@
     reason = "journeys run real processes in real time"
 )]
 
+mod bad_input;
+mod bad_ledger;
 mod contract_arms;
 mod emulator_arms;
 mod emulator_aws;
@@ -17,4 +19,5 @@ mod journey_retries;
 mod journey_signals;
 mod journey_sources;
 mod journey_tolerance;
+mod readme;
 mod support;

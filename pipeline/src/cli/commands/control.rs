@@ -90,5 +90,15 @@ async fn tell_status(global: &Global, at: &Open, row: &RunRow) -> Result<Exit, C
 }
 
 fn refused(row: &RunRow, refusal: &RunRefusal) -> CliError {
-    CliError::new(ErrorCode::WrongStatus, format!("run {}: {refusal}", row.id))
+    let id = &row.id;
+    let error = CliError::new(ErrorCode::WrongStatus, format!("run {id}: {refusal}"));
+    match refusal {
+        RunRefusal::Ended(_) => {
+            error.hinted(format!("trommel redrive {id} takes what did not succeed"))
+        }
+        RunRefusal::Already(_)
+        | RunRefusal::StillRunning
+        | RunRefusal::NotRunning(_)
+        | RunRefusal::NeedsBudget(_) => error,
+    }
 }

@@ -37,6 +37,12 @@ pub(super) async fn open(global: &Global, purpose: Purpose) -> Result<Open, CliE
         Some(text) => parse_ledger(text, &here, &|name| std::env::var(name).ok())?,
         None => LedgerUri::Sqlite(nearest(&here)),
     };
+    if let (LedgerUri::Sqlite(path), Purpose::Write) = (&uri, purpose) {
+        // A wish for a run needs a ledger that is there; only `run` makes one.
+        if !path.exists() {
+            return Err(BackendError::from(OpenError::Missing(path.clone())).into());
+        }
+    }
     open_uri(&uri, purpose).await
 }
 
@@ -177,7 +183,7 @@ impl From<RunnerError> for CliError {
             RunnerError::Ledger(error) => error.into(),
             RunnerError::Cannot(why) => Self::new(ErrorCode::NoProgram, why),
             RunnerError::Compile(error) => Self::new(ErrorCode::Internal, error.to_string())
-                .hinted("the run's outcomes are safe in the ledger; `trommel results` writes them again"),
+                .hinted("the run's outcomes are safe in the ledger; `trommel items` and `trommel show` read them"),
         }
     }
 }

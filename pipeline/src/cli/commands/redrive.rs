@@ -175,6 +175,7 @@ fn selection(args: &SelectionArgs) -> Result<Selection, CliError> {
                     format!("{} cannot be read", path.display()),
                 )
                 .because(error)
+                .hinted("give items as --items 3-17-42,3-17-43, or a file with one a line")
             })?;
             ItemList::read_lines(&text).map_err(bad)?
         }

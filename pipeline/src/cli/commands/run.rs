@@ -51,6 +51,7 @@ pub(super) fn read_job(file: &Path, overrides: Overrides) -> Result<StoredJob, C
             format!("the job file {} cannot be read", file.display()),
         )
         .because(error)
+        .hinted("name a TOML file that says what to read and what to run: trommel run job.toml")
     };
     let text = std::fs::read_to_string(file).map_err(unread)?;
     let absolute = std::path::absolute(file).map_err(unread)?;
@@ -317,10 +318,10 @@ impl Working {
         let opener = JobOpener::commands(at.backend.clone(), reaper);
         let nothing: Arc<dyn crate::ports::Objects> =
             Arc::new(crate::adapters::memory::MemoryObjects::new());
-        opener
-            .lane_executors(job, &nothing)
-            .await
-            .map_err(|why| CliError::new(ErrorCode::NoProgram, why))?;
+        opener.lane_executors(job, &nothing).await.map_err(|why| {
+            CliError::new(ErrorCode::NoProgram, why)
+                .hinted("a program with a slash is looked for from the job file, others in PATH")
+        })?;
         let foreground = Foreground {
             backend: at.backend.clone(),
             opener: Arc::new(opener),
