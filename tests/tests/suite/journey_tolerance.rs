@@ -98,6 +98,7 @@ fn five_failures_of_a_thousand_pause_the_run_at_four_tenths_of_a_percent() {
     let counts = status.item_counts;
     assert!(counts.add_up(), "{counts:?}");
     assert_eq!((counts.total, counts.failed, counts.running), (1000, 5, 0));
+    assert_eq!(status.failures, 5);
     // 496 items come after the fifth failure.
     let slack = JUDGED_WITHIN.as_millis() / call_takes().as_millis();
     let least = 496_u64.saturating_sub(slack as u64).max(scaled(0, 440));

@@ -215,7 +215,7 @@ impl Place {
         let records = files.iter().flat_map(|file| {
             let key = file["key"].as_str().expect("a file has a name");
             let text = fs::read_to_string(self.path("out").join(key)).expect("it is there");
-            let lines = text.lines().map(|line| serde_json::from_str(line));
+            let lines = text.lines().map(serde_json::from_str);
             let records: Vec<Value> = lines.map(|line| line.expect("JSON lines")).collect();
             assert_eq!(file["items"], records.len(), "{key}: its manifest counts");
             records
@@ -291,6 +291,7 @@ impl Log {
 /// What `--json` says of a run.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[expect(clippy::struct_field_names, reason = "the names of the JSON")]
 pub(crate) struct Status {
     pub(crate) run: String,
     pub(crate) status: String,
@@ -340,6 +341,7 @@ impl Counts {
 /// What `items --json` says of an item.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[expect(clippy::struct_field_names, reason = "the names of the JSON")]
 pub(crate) struct Item {
     pub(crate) item: String,
     pub(crate) state: String,
