@@ -3,6 +3,10 @@
 //! [`Stage::find`] takes an endpoint that is there, or starts one, says which it took, and leaves
 //! nothing behind when the test process is gone, however it went. What an emulator does differently
 //! from AWS stands in its [`Profile`], so that tests adapt in the open instead of being skipped.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "an emulator is a real process, waited for in real time"
+)]
 
 pub mod choice;
 mod docker;

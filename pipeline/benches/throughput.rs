@@ -1,6 +1,7 @@
 //! Items a second and peak memory of an embedded run: in-process no-op handler, one call an item.
 //!
 //! `cargo bench -p trommel --bench throughput -- [ITEMS] [MAX_CONCURRENCY]`
+#![expect(clippy::disallowed_methods, reason = "a benchmark measures real time")]
 
 /// The allocator of the `trommel` program.
 #[global_allocator]

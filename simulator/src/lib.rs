@@ -6,15 +6,18 @@
 //!
 //! [`simulation`] is the entry, [`node`] is one simulated process, [`exec`] runs the tasks within the
 //! bounds of [`halt`], [`entropy`] derives streams of numbers from the seed, [`trace`] writes down what
-//! happened.
+//! happened. [`services`] are what nodes share, with faults; [`cluster`] puts the real shell on nodes.
 
+pub mod cluster;
 pub mod entropy;
 pub mod exec;
 pub mod halt;
 pub mod node;
+pub mod services;
 pub mod simulation;
 pub mod trace;
 
+pub use cluster::Cluster;
 pub use entropy::{Seed, Stream};
 pub use halt::{Halt, Limits, Panicked};
 pub use node::Node;

@@ -150,10 +150,9 @@ pub fn item(page: &ItemPage, width: Option<u16>) -> String {
         "state",
         &format!("{lane}, {}", counted(u64::from(row.attempts), "attempt")),
     );
-    match row.size {
-        Some(size) => field("key", &format!("{}  ({})", escape(&row.label), bytes(size))),
-        // A value has no name: its input below says all.
-        None => {}
+    // A value has no name: its input below says all.
+    if let Some(size) = row.size {
+        field("key", &format!("{}  ({})", escape(&row.label), bytes(size)));
     }
     if row.class.is_some() {
         field("why", &why(row));

@@ -522,7 +522,7 @@ impl Page {
                             "reopening item {index} of page {}, which is {:?}",
                             self.id, item.mark
                         )
-                    })?
+                    })?;
                 }
                 Mark::Done(outcome) => effects.tally.reopened.add(outcome, 1),
                 Mark::Pending => {}

@@ -304,6 +304,8 @@ impl Run {
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::Write as _;
+
     use super::*;
 
     fn limits(count: u64) -> Limits {
@@ -369,7 +371,7 @@ mod tests {
                     Err(refusal) => format!("refused: {refusal}"),
                 };
                 let left = format!("{}{because} + {}", status.as_str(), event.as_str());
-                table.push_str(&format!("{left:<42} => {what}\n"));
+                writeln!(table, "{left:<42} => {what}").expect("a String takes everything");
             }
         }
         insta::assert_snapshot!("run_events", table);

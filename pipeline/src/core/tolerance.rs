@@ -243,6 +243,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::type_complexity, reason = "a table of plain rows")]
     fn count_percent_both_neither_and_equality() {
         // (count, percent, failures, total once final, breached)
         let table: [(Option<u64>, Option<&str>, u64, Option<u64>, bool); 22] = [

@@ -175,7 +175,7 @@ fn decode_retries(digits: &str, items: &mut [ItemState]) -> Option<()> {
         .chars()
         .map(|c| c.to_digit(36))
         .collect::<Option<_>>()?;
-    if items.is_empty() || digits.is_empty() || digits.len() % items.len() != 0 {
+    if items.is_empty() || digits.is_empty() || !digits.len().is_multiple_of(items.len()) {
         return None;
     }
     let width = digits.len() / items.len();

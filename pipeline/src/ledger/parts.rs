@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::core::id::{RunId, SHARDS};
+use crate::core::id::{Generation, RunId, SHARDS};
 use crate::core::part::{Cursor, Part, Place};
 use crate::ports::{Condition, Key, Query, Row, Update, Write};
 
@@ -18,6 +18,8 @@ pub struct Progress {
     pub dispatched: u32,
     /// Pages below `low` that are not settled.
     pub stragglers: Vec<String>,
+    /// The redrive that last went back to the beginning; 0: none.
+    pub generation: u32,
 }
 
 /// Where the reader stands.
@@ -137,6 +139,10 @@ impl Ledger {
             low: row.text("low").unwrap_or("").to_owned(),
             dispatched,
             stragglers: stragglers.split_whitespace().map(str::to_owned).collect(),
+            generation: row
+                .num("gen")
+                .and_then(|n| u32::try_from(n).ok())
+                .unwrap_or(0),
         })
     }
 
@@ -156,41 +162,77 @@ impl Ledger {
         Ok(next)
     }
 
-    /// Records that the pages of `part` are made. Going back does no harm: they are found again.
+    /// Records that the pages of `part` are made. It never goes back: what a slower router records
+    /// later must not hide the pages of later parts from the sweeper.
     pub async fn dispatched(&self, run: &RunId, part: u32) -> Result<(), LedgerError> {
+        let key = keys::progress(run, part % SHARDS);
+        let next = i64::from(part + 1);
         let updates = vec![
             Update::Set("v".into(), SCHEMA_VERSION.into()),
-            Update::Set("dispatched".into(), i64::from(part + 1).into()),
+            Update::Set("dispatched".into(), next.into()),
         ];
-        self.write(Write::update(
-            keys::progress(run, part % SHARDS),
-            Vec::new(),
-            updates,
-        ))
-        .await
-        .map(|_| ())
+        // The shard's first part finds no number; all later ones find a smaller one.
+        let first = Condition::Missing("dispatched".into());
+        let later = Condition::AtMost("dispatched".into(), next);
+        let (likely, other) = if part < SHARDS {
+            (first, later)
+        } else {
+            (later, first)
+        };
+        for when in [likely, other] {
+            let write = Write::update(key.clone(), vec![when], updates.clone());
+            match self.write(write).await {
+                Err(error) if error.is_condition() => {}
+                result => return result.map(|_| ()),
+            }
+        }
+        Ok(())
     }
 
-    /// Records how far a shard is settled.
+    /// Records how far a shard is settled, unless a redrive went back to the beginning since `seen`.
+    ///
+    /// # Errors
+    /// [`LedgerError::Raced`] if one did.
     pub async fn advance_low(
         &self,
         run: &RunId,
         shard: u32,
+        seen: &Progress,
         low: &str,
         stragglers: &[String],
     ) -> Result<(), LedgerError> {
+        let generation = i64::from(seen.generation);
+        let when = match generation {
+            0 => Condition::Missing("gen".into()),
+            _ => Condition::Equals("gen".into(), generation.into()),
+        };
         let updates = vec![
             Update::Set("v".into(), SCHEMA_VERSION.into()),
             Update::Set("low".into(), low.into()),
             Update::Set("stragglers".into(), stragglers.join(" ").into()),
         ];
-        self.write(Write::update(
-            keys::progress(run, shard),
-            Vec::new(),
-            updates,
-        ))
-        .await
-        .map(|_| ())
+        let write = Write::update(keys::progress(run, shard), vec![when], updates);
+        match self.write(write).await {
+            Err(error) if error.is_condition() => Err(LedgerError::Raced),
+            result => result.map(|_| ()),
+        }
+    }
+
+    /// A redrive begins: pages below the low water are about to be unsettled again.
+    pub async fn reset_low(
+        &self,
+        run: &RunId,
+        shard: u32,
+        generation: Generation,
+    ) -> Result<(), LedgerError> {
+        let updates = vec![
+            Update::Set("v".into(), SCHEMA_VERSION.into()),
+            Update::Set("gen".into(), i64::from(generation.0).into()),
+            Update::Remove("low".into()),
+            Update::Remove("stragglers".into()),
+        ];
+        let write = Write::update(keys::progress(run, shard), Vec::new(), updates);
+        self.write(write).await.map(|_| ())
     }
 }
 

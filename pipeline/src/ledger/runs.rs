@@ -281,19 +281,35 @@ impl Ledger {
         generation: Generation,
         part: Option<u32>,
     ) -> Result<(), LedgerError> {
-        let when = vec![Condition::Equals(
+        let mut when = vec![Condition::Equals(
             "gen".into(),
             i64::from(generation.0).into(),
         )];
         let update = match part {
-            Some(part) => Update::Set("redrivePart".into(), i64::from(part).into()),
+            Some(part) => {
+                // Only forward: once it is done, a slower redriver must not take it up again.
+                when.push(Condition::AtMost("redrivePart".into(), i64::from(part)));
+                Update::Set("redrivePart".into(), i64::from(part).into())
+            }
             None => Update::Remove("redrivePart".into()),
         };
         match self
             .write(Write::update(keys::run(run), when, vec![update]))
             .await
         {
-            Err(error) if error.is_condition() => Err(LedgerError::Raced),
+            Err(error) if error.is_condition() => {
+                let now = self.run(run).await?;
+                let beyond = match (now.redrive_part, part) {
+                    (None, _) => true,
+                    (Some(now), Some(part)) => now >= part,
+                    (Some(_), None) => false,
+                };
+                if now.state.generation == generation && beyond {
+                    Ok(())
+                } else {
+                    Err(LedgerError::Raced)
+                }
+            }
             result => result.map(|_| ()),
         }
     }
@@ -316,13 +332,14 @@ impl Ledger {
             .map(|_| ())
     }
 
-    /// Replaces the stored job (`--job FILE`).
+    /// Replaces the stored job and how the run is judged (`--job FILE`).
     pub async fn replace_job(&self, new: &NewRun) -> Result<(), LedgerError> {
         let updates = vec![
             Update::Set("text".into(), new.job_text.as_str().into()),
             Update::Set("file".into(), new.job_file.as_str().into()),
             Update::Set("base".into(), new.base.as_str().into()),
             Update::Set("options".into(), new.options.as_str().into()),
+            Update::Set("limits".into(), json(&new.limits).into()),
         ];
         self.write(Write::update(
             keys::run(&new.id),

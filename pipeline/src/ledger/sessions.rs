@@ -7,15 +7,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::core::id::{JobName, RunId, SessionId};
-use crate::ports::{Condition, Key, Query, Row, Update, Write};
+use crate::core::id::{JobName, RunId, SessionId, WriteId};
+use crate::ports::{Condition, Key, Query, Row, TableError, Update, Write};
 
 use super::error::{LedgerError, damaged};
-use super::{Ledger, SCHEMA_VERSION, UNCLEAR_TRIES_MAX, keys, unclear};
-
-/// A move of permits is tried this often: another session may take from the pool between the look and the
-/// move, and a reply may be lost.
-const RACES_MAX: u32 = 10;
+use super::{Ledger, SCHEMA_VERSION, UNCLEAR_TRIES_MAX, keys};
 
 /// Where a session stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +68,16 @@ pub struct Pool {
     pub lent: u32,
 }
 
+/// Another session may take from the pool between the look and the taking.
+const RACES_MAX: u32 = 10;
+
+/// The permits in a session's own row.
+struct OwnPermits {
+    permits: u32,
+    /// The name of the move that made them so.
+    moved: Option<String>,
+}
+
 impl Ledger {
     /// Announces this session.
     pub async fn open_session(
@@ -91,17 +97,19 @@ impl Ledger {
             .with("permits", 0)
             .with("running", "")
             .with("who", who);
-        let write = Write::create(keys::session(job, &self.session), row);
+        let key = keys::session(job, &self.session);
         for _ in 0..UNCLEAR_TRIES_MAX {
-            match self.write(write.clone()).await {
+            match self.write(Write::create(key.clone(), row.clone())).await {
                 // The name is drawn at random: a row of that name is the one just written.
                 Err(error) if error.is_condition() => return Ok(()),
-                // Without its row a session must not begin: its first beat would find it dead.
                 Err(error) if error.is_unclear() => {}
                 result => return result.map(|_| ()),
             }
         }
-        Err(unclear("a session's row"))
+        Err(TableError::Unclear(format!(
+            "a session's opening was tried {UNCLEAR_TRIES_MAX} times"
+        ))
+        .into())
     }
 
     /// One beat: renews every lease of this session.
@@ -175,12 +183,11 @@ impl Ledger {
         })
     }
 
-    /// Takes up to `wanted` permits; answers how many. This session believes in `held` now; permits that
-    /// an earlier try took without hearing of it are answered first.
+    /// Takes up to `wanted` permits; answers how many. This session counts `held` now; what an unclear
+    /// answer left in its row beyond that is found again here, and counts as taken.
     ///
     /// # Errors
-    /// [`LedgerError::Raced`] if the session was marked dead. After any other, nothing may be assumed to
-    /// be taken.
+    /// How many it holds is then unclear: at least `held`.
     pub async fn take_permits(
         &self,
         job: &JobName,
@@ -188,10 +195,12 @@ impl Ledger {
         wanted: u32,
     ) -> Result<u32, LedgerError> {
         for _ in 0..RACES_MAX {
-            let has = self.own_permits(job).await?;
-            let unheard_of = wanted.min(has.saturating_sub(held));
-            if unheard_of > 0 {
-                return Ok(unheard_of);
+            let own = self.own_permits(job).await?;
+            if own.permits != held {
+                match self.fence(job, &own, held).await {
+                    Err(LedgerError::Raced) => continue,
+                    found => return found,
+                }
             }
             let pool = self.pool(job).await?;
             let take = wanted.min(pool.max.saturating_sub(pool.lent));
@@ -199,84 +208,117 @@ impl Ledger {
                 return Ok(0);
             }
             let most = i64::from(pool.max) - i64::from(take);
-            let from_pool = Write::update(
-                keys::pool(job),
-                vec![
-                    Condition::Equals("max".into(), i64::from(pool.max).into()),
-                    Condition::AtMost("lent".into(), most),
-                ],
-                vec![Update::Add("lent".into(), i64::from(take))],
-            );
-            let own = self.permits_write(job, has, i64::from(take));
-            match self.transact(vec![from_pool, own]).await {
+            let from_pool = vec![
+                Condition::Equals("max".into(), i64::from(pool.max).into()),
+                Condition::AtMost("lent".into(), most),
+            ];
+            match self
+                .move_permits(job, &own, from_pool, i64::from(take))
+                .await
+            {
                 Ok(()) => return Ok(take),
-                // What was taken is found in the next round.
-                Err(error) if error.is_condition() || error.is_unclear() => {}
+                Err(LedgerError::Raced) => {}
                 Err(error) => return Err(error),
             }
         }
         Ok(0)
     }
 
-    /// Gives permits back to the pool. This session believed in `held`, and uses `held` − `given` from now
-    /// on, whatever the answer is.
+    /// Gives permits back to the pool, until this session's row holds `kept`.
     ///
     /// # Errors
-    /// [`LedgerError::Raced`] if the session was marked dead: all are back. After any other they may or
-    /// may not be back: the same call may be repeated.
-    pub async fn give_permits(
-        &self,
-        job: &JobName,
-        held: u32,
-        given: u32,
-    ) -> Result<(), LedgerError> {
-        let keep = held.saturating_sub(given);
+    /// It may or may not have happened, or happen yet: the session must not count them as its own.
+    pub async fn give_permits(&self, job: &JobName, kept: u32) -> Result<(), LedgerError> {
         for _ in 0..RACES_MAX {
-            let has = self.own_permits(job).await?;
-            let back = i64::from(has.saturating_sub(keep));
-            if back == 0 {
-                return Ok(());
+            let own = self.own_permits(job).await?;
+            if own.permits == kept {
+                // What was left unclear may not happen any more.
+                match self.fence(job, &own, kept).await {
+                    Err(LedgerError::Raced) => continue,
+                    done => return done.map(|_| ()),
+                }
             }
-            let to_pool = Write::update(
-                keys::pool(job),
-                Vec::new(),
-                vec![Update::Add("lent".into(), -back)],
-            );
-            let own = self.permits_write(job, has, -back);
-            match self.transact(vec![to_pool, own]).await {
-                Ok(()) => return Ok(()),
-                Err(error) if error.is_condition() || error.is_unclear() => {}
-                Err(error) => return Err(error),
+            let change = i64::from(kept) - i64::from(own.permits);
+            match self.move_permits(job, &own, Vec::new(), change).await {
+                Err(LedgerError::Raced) => {}
+                done => return done,
             }
         }
-        Err(unclear("giving permits back"))
+        Err(LedgerError::Raced)
     }
 
-    /// What this session's row says it holds.
-    async fn own_permits(&self, job: &JobName) -> Result<u32, LedgerError> {
-        let key = keys::session(job, &self.session);
-        let row = self.get(&key).await?.ok_or(LedgerError::Raced)?;
-        let own = decode(&key, self.session.as_str(), &row)?;
-        match own.status {
-            SessionStatus::Live => Ok(own.permits),
-            SessionStatus::Dead | SessionStatus::Closed => Err(LedgerError::Raced),
+    /// The permits in this session's row.
+    async fn own_permits(&self, job: &JobName) -> Result<OwnPermits, LedgerError> {
+        let row = self.get(&keys::session(job, &self.session)).await?;
+        let row = row.ok_or(LedgerError::Raced)?;
+        let permits = row.num("permits").and_then(|n| u32::try_from(n).ok());
+        Ok(OwnPermits {
+            permits: permits.unwrap_or(0),
+            moved: row.text("moved").map(str::to_owned),
+        })
+    }
+
+    /// Writes a name, so that no former move can happen any more; answers what the row holds beyond `held`.
+    async fn fence(&self, job: &JobName, own: &OwnPermits, held: u32) -> Result<u32, LedgerError> {
+        let more = own.permits.checked_sub(held).ok_or_else(|| {
+            let has = own.permits;
+            LedgerError::Broken(format!("the session counts {held} permits and has {has}"))
+        })?;
+        let fence = self.own_write(job, own, 0, &self.next_write());
+        match self.write(fence).await {
+            Err(error) if error.is_condition() || error.is_unclear() => Err(LedgerError::Raced),
+            result => result.map(|_| more),
         }
     }
 
-    /// Each move has a name, so that no transaction is like another: an endpoint that remembers tokens
-    /// would take the second of two like moves for the first, and carry it out only once.
-    fn permits_write(&self, job: &JobName, held: u32, change: i64) -> Write {
+    /// The session's half of a move. Like a page's writes, moves form a chain: each has a name, and is
+    /// conditional on the one before. So none happens late, and no two have the same content, by which
+    /// the endpoint would take them for one.
+    fn own_write(&self, job: &JobName, own: &OwnPermits, change: i64, name: &WriteId) -> Write {
+        let former = match &own.moved {
+            Some(moved) => Condition::Equals("moved".into(), moved.as_str().into()),
+            None => Condition::Missing("moved".into()),
+        };
         Write::update(
             keys::session(job, &self.session),
-            vec![
-                live(),
-                Condition::Equals("permits".into(), i64::from(held).into()),
-            ],
+            vec![live(), former],
             vec![
                 Update::Add("permits".into(), change),
-                Update::Set("move".into(), self.next_write().as_str().into()),
+                Update::Set("moved".into(), name.as_str().into()),
             ],
         )
+    }
+
+    /// Moves permits between pool and session, and makes sure whether it happened.
+    async fn move_permits(
+        &self,
+        job: &JobName,
+        own: &OwnPermits,
+        when: Vec<Condition>,
+        change: i64,
+    ) -> Result<(), LedgerError> {
+        let name = self.next_write();
+        let lent = vec![Update::Add("lent".into(), change)];
+        let pool = Write::update(keys::pool(job), when, lent);
+        let writes = vec![pool, self.own_write(job, own, change, &name)];
+        for _ in 0..UNCLEAR_TRIES_MAX {
+            let error = match self.transact(writes.clone()).await {
+                Ok(()) => return Ok(()),
+                Err(error) if error.is_condition() || error.is_unclear() => error,
+                Err(error) => return Err(error),
+            };
+            let now = self.own_permits(job).await?;
+            if now.moved.as_deref() == Some(name.as_str()) {
+                return Ok(());
+            }
+            if now.moved != own.moved || error.is_condition() {
+                return Err(LedgerError::Raced);
+            }
+        }
+        Err(TableError::Unclear(format!(
+            "a move of permits was tried {UNCLEAR_TRIES_MAX} times"
+        ))
+        .into())
     }
 
     /// Marks a session dead, if it has not beaten since it was read, and returns its permits.

@@ -3,38 +3,42 @@
 
 mod actors;
 mod audit;
+mod deeds;
 mod faulty;
 mod losses;
 mod scene;
 
 use proptest::prelude::*;
 
-use actors::{Actor, Op, clear_up};
+use actors::{Actor, Op};
 use audit::Audit;
+use deeds::clear_up;
 use faulty::{Fault, Store, Tokens};
 
 const SESSIONS: usize = 3;
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// Begins something, if it is doing nothing, and goes on by so many calls.
-    Do(Op, u8),
-    /// Goes on to the end of what it does.
-    Finish,
+    /// Does something to the end; what is under way first.
+    Do(Op),
+    /// Begins something, if it is doing nothing, and goes on by so many turns.
+    Begin(Op, u8),
     Crash,
 }
 
 fn any_op() -> impl Strategy<Value = Op> {
     prop_oneof![
         1 => Just(Op::Create),
-        8 => any::<u8>().prop_map(Op::Lease),
+        12 => any::<u8>().prop_map(Op::Lease),
         8 => any::<u64>().prop_map(Op::Settle),
         2 => (any::<u8>(), any::<u8>()).prop_map(|(page, item)| Op::Note(page, item)),
         2 => any::<u8>().prop_map(Op::Release),
-        4 => any::<u8>().prop_map(Op::TakeOver),
-        3 => any::<u8>().prop_map(Op::Reopen),
-        4 => any::<u8>().prop_map(Op::ChangeRun),
-        3 => Just(Op::LookAtRun),
+        2 => any::<u8>().prop_map(Op::TakeOver),
+        3 => Just(Op::Sweep),
+        6 => any::<u8>().prop_map(Op::Reopen),
+        3 => any::<u8>().prop_map(Op::ChangeRun),
+        2 => Just(Op::LookAtRun),
+        2 => Just(Op::Redrive),
         3 => any::<u8>().prop_map(Op::Take),
         3 => any::<u8>().prop_map(Op::Give),
         1 => any::<u8>().prop_map(Op::Bury),
@@ -43,8 +47,8 @@ fn any_op() -> impl Strategy<Value = Op> {
 
 fn any_step() -> impl Strategy<Value = (usize, Step)> {
     let step = prop_oneof![
-        8 => (any_op(), 0u8..12).prop_map(|(op, calls)| Step::Do(op, calls)),
-        8 => Just(Step::Finish),
+        20 => any_op().prop_map(Step::Do),
+        10 => (any_op(), 0u8..12).prop_map(|(op, turns)| Step::Begin(op, turns)),
         1 => Just(Step::Crash),
     ];
     (0..SESSIONS, step)
@@ -52,14 +56,14 @@ fn any_step() -> impl Strategy<Value = (usize, Step)> {
 
 fn any_plan() -> impl Strategy<Value = Vec<Fault>> {
     let fault = prop_oneof![
-        16 => Just(Fault::None),
+        24 => Just(Fault::None),
         2 => Just(Fault::LostReply),
         2 => Just(Fault::LostRequest),
         1 => Just(Fault::Throttled),
         1 => Just(Fault::Conflict),
         1 => (1u8..30).prop_map(Fault::Outage),
     ];
-    proptest::collection::vec(fault, 0..200)
+    proptest::collection::vec(fault, 0..400)
 }
 
 fn any_tokens() -> impl Strategy<Value = Tokens> {
@@ -82,14 +86,14 @@ fn history(
     for (who, step) in steps {
         let actor = &mut actors[who];
         match step {
-            Step::Do(op, calls) => {
+            Step::Do(op) => {
+                actor.finish(&mut audit)?;
                 actor.begin(&op);
-                for _ in 0..calls {
-                    actor.go_on(&mut audit)?;
-                }
+                actor.finish(&mut audit)?;
             }
-            Step::Finish => {
-                while actor.is_busy() {
+            Step::Begin(op, turns) => {
+                actor.begin(&op);
+                for _ in 0..turns {
                     actor.go_on(&mut audit)?;
                 }
             }
@@ -98,21 +102,19 @@ fn history(
     }
     for actor in &mut actors {
         actor.heal();
-        while actor.is_busy() {
-            actor.go_on(&mut audit)?;
-        }
+        actor.finish(&mut audit)?;
     }
     clear_up(&store, &mut audit)
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { max_shrink_iters: 5_000, ..ProptestConfig::with_cases(2000) })]
+    #![proptest_config(ProptestConfig { max_shrink_iters: 5_000, ..ProptestConfig::with_cases(60) })]
 
     #[test]
     fn promises_hold_whatever_is_lost_and_whoever_dies(
         tokens in any_tokens(),
         plans in proptest::collection::vec(any_plan(), SESSIONS),
-        steps in proptest::collection::vec(any_step(), 1..120),
+        steps in proptest::collection::vec(any_step(), 1..300),
     ) {
         history(tokens, plans, steps).map_err(TestCaseError::fail)?;
     }

@@ -78,6 +78,10 @@ impl Backend {
     ///
     /// # Errors
     /// [`BackendError`], in words for users.
+    #[cfg_attr(
+        not(feature = "aws"),
+        expect(clippy::unused_async, reason = "the build with AWS awaits here")
+    )]
     pub async fn open(
         uri: &LedgerUri,
         purpose: Purpose,
@@ -164,6 +168,10 @@ impl Backend {
 
     /// The queues of a job's lanes, made if they are not there. An embedded run's hints need not outlive its
     /// process: the lock makes it the only one, and its first sweep finds every page.
+    #[cfg_attr(
+        not(feature = "aws"),
+        expect(clippy::unused_async, reason = "the build with AWS awaits here")
+    )]
     pub async fn queues(&self, job: &Job) -> Result<BTreeMap<Lane, Arc<dyn Queue>>, BackendError> {
         let lanes: Vec<Lane> = Lane::ALL
             .into_iter()

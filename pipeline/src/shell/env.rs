@@ -1,6 +1,6 @@
 //! What the loops of one session share: ledger, queues, permits, and the runs they know.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -9,11 +9,13 @@ use async_trait::async_trait;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::core::id::{Generation, JobName, RunId};
+use crate::core::class::Class;
+use crate::core::id::{Generation, JobName, PageId, RunId};
 use crate::core::job::Job;
 use crate::core::lane::Lane;
 use crate::core::packing::Order;
 use crate::core::run::RunStatus;
+use crate::core::tally::CLASSES_MAX;
 use crate::core::work::{Escalation, Rules};
 use crate::ledger::{Ledger, LedgerError, RunRow};
 use crate::ports::{Executor, Queue, Runtime};
@@ -229,6 +231,10 @@ pub struct Env {
     /// The lanes whose queue last answered with nothing.
     pub empty: BTreeMap<Lane, AtomicBool>,
     runs: Mutex<BTreeMap<RunId, RunHandle>>,
+    /// Classes of the handlers' own that this session has counted by name.
+    classes: Mutex<BTreeSet<String>>,
+    /// Pages that this session's workers lease or hold, and how often each.
+    held: Mutex<BTreeMap<(RunId, PageId), u32>>,
 }
 
 impl Env {
@@ -257,6 +263,8 @@ impl Env {
             kill: CancellationToken::new(),
             empty,
             runs: Mutex::default(),
+            classes: Mutex::default(),
+            held: Mutex::default(),
         })
     }
 
@@ -315,6 +323,43 @@ impl Env {
         };
         self.runtime.spawn.spawn("judge", Box::pin(judge));
         Ok(handle)
+    }
+
+    /// A worker is about to lease a page. It is then held until [`Env::let_go`], once for each time.
+    pub(super) fn hold(&self, run: &RunId, page: PageId) {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        *held.entry((run.clone(), page)).or_default() += 1;
+    }
+
+    /// A worker did not lease the page, or has forgotten it.
+    pub(super) fn let_go(&self, run: &RunId, page: PageId) {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let name = (run.clone(), page);
+        match held.get_mut(&name) {
+            Some(times) if *times > 1 => *times -= 1,
+            Some(_) => drop(held.remove(&name)),
+            None => debug_assert!(false, "only what is held is let go"),
+        }
+    }
+
+    /// Whether a worker of this session leases or holds the page.
+    pub(super) fn holds(&self, run: &RunId, page: PageId) -> bool {
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.contains_key(&(run.clone(), page))
+    }
+
+    /// The name under which a failure is counted: its class, or `Other` once this session has named too
+    /// many, so that a handler with ever new names cannot make tallies grow without bound.
+    pub fn counted_as(&self, class: &Class) -> String {
+        let name = class.as_str();
+        let mut names = self.classes.lock().unwrap_or_else(PoisonError::into_inner);
+        if !names.contains(name) {
+            if names.len() >= CLASSES_MAX {
+                return "Other".to_owned();
+            }
+            names.insert(name.to_owned());
+        }
+        name.to_owned()
     }
 
     /// Whether the lane's queue last answered with nothing.

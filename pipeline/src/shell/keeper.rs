@@ -26,7 +26,8 @@ pub(super) async fn beat(env: &Env) {
         let begun = env.runtime.clock.tick();
         let running = running(env);
         let beat = env.ledger.beat(&env.job, &running);
-        match env.runtime.within(latest, beat).await {
+        let left = latest.saturating_sub(begun.since(last_good));
+        match env.runtime.within(left, beat).await {
             Ok(Ok(())) => last_good = begun,
             Ok(Err(LedgerError::Raced)) => {
                 tracing::error!("this session was marked dead: its leases are lost");
@@ -67,6 +68,7 @@ fn running(env: &Env) -> BTreeMap<crate::core::id::RunId, u64> {
 /// Moves permits until the session ends.
 pub(super) async fn keep_permits(env: &Env) {
     let mut back_at = env.runtime.clock.tick() + IDLE_BACK_AFTER;
+    let mut row = Row::Agrees;
     loop {
         tokio::select! {
             biased;
@@ -87,6 +89,7 @@ pub(super) async fn keep_permits(env: &Env) {
                 }
                 Ok(permits) => env.permits.grant(permits),
                 Err(error) => {
+                    row = Row::MayHoldMore;
                     tracing::warn!(%error, "the pool of permits does not answer");
                     env.pause(ASK_AGAIN).await;
                     env.permits.short.notify_one();
@@ -94,27 +97,36 @@ pub(super) async fn keep_permits(env: &Env) {
             }
         }
         if env.runtime.clock.tick() >= back_at {
-            give_idle(env).await;
+            row = give_idle(env, row).await;
             back_at = env.runtime.clock.tick() + IDLE_BACK_AFTER;
         }
     }
 }
 
-/// Gives back until it is certain: what was given is not used any more, so that a lost reply never has
-/// two sessions use one permit.
-async fn give_idle(env: &Env) {
+/// What the session's row holds, as against what the session counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Row {
+    Agrees,
+    /// A move had no clear answer: it may hold more.
+    MayHoldMore,
+}
+
+/// Gives back what was idle. What was not clearly given is not taken into use again: it may be the
+/// pool's by now, or soon.
+async fn give_idle(env: &Env, row: Row) -> Row {
     let idle = env.permits.take_idle();
-    if idle == 0 {
-        return;
+    if idle == 0 && row == Row::Agrees {
+        return row;
     }
-    let held = env.permits.granted() + idle;
-    while !env.kill.is_cancelled() {
-        match env.ledger.give_permits(&env.job, held, idle).await {
-            Ok(()) | Err(LedgerError::Raced) => return,
-            Err(error) => {
-                tracing::warn!(%error, "permits were not given back, trying again");
-                env.pause(ASK_AGAIN).await;
-            }
+    match env
+        .ledger
+        .give_permits(&env.job, env.permits.granted())
+        .await
+    {
+        Ok(()) => Row::Agrees,
+        Err(error) => {
+            tracing::warn!(%error, "permits were not given back yet");
+            Row::MayHoldMore
         }
     }
 }

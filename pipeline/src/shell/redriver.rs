@@ -42,7 +42,7 @@ async fn reopen_all(env: &Env, run: &RunHandle) -> Result<(), LedgerError> {
     if next == 0 {
         for shard in 0..SHARDS {
             // Pages below the old low water are about to be unsettled again.
-            env.ledger.advance_low(&run.id, shard, "", &[]).await?;
+            env.ledger.reset_low(&run.id, shard, generation).await?;
         }
     }
     let mut outstanding = Outstanding::count(env, run).await?;
@@ -75,9 +75,10 @@ async fn reopen_part(
     generation: Generation,
     outstanding: &mut Outstanding,
 ) -> Result<(), LedgerError> {
-    let inputs = match redrive.selection.needs_input() {
-        true => readable(env, run, part).await?,
-        false => None,
+    let inputs = if redrive.selection.needs_input() {
+        readable(env, run, part).await?
+    } else {
+        None
     };
     for held in env.ledger.pages_of_part(&run.id, part.number).await? {
         let sight = Sight {

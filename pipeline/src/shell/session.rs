@@ -53,9 +53,11 @@ impl Session {
                 drop(alive);
             });
         }
-        start(&env, "beat", |env| async move { keeper::beat(&env).await });
+        start(&env, "beat", |env| async move {
+            keeper::beat(&env).await;
+        });
         start(&env, "permits", |env| async move {
-            keeper::keep_permits(&env).await
+            keeper::keep_permits(&env).await;
         });
         start(
             &env,
@@ -78,15 +80,15 @@ impl Session {
         let handle = self.env.open_run(run).await?;
         let run = handle.clone();
         start(&self.env, "redriver", |env| async move {
-            redriver::redrive(&env, &run).await
+            redriver::redrive(&env, &run).await;
         });
         let run = handle.clone();
         start(&self.env, "reader", |env| async move {
-            reader::read(&env, &run).await
+            reader::read(&env, &run).await;
         });
         let run = handle.clone();
         start(&self.env, "router", |env| async move {
-            router::route(&env, &run).await
+            router::route(&env, &run).await;
         });
         Ok(self.wait(&handle).await)
     }
@@ -123,14 +125,14 @@ impl Session {
         SessionEnd::Closed
     }
 
-    /// The beat may change the row at the same time, so it is tried a few times.
+    /// The beat may change the row at the same time, and answers be unclear, so it is tried a few times.
     async fn close_row(&self) -> Result<(), LedgerError> {
         const TRIES_MAX: u32 = 20;
         let mut last = Ok(());
         for _ in 0..TRIES_MAX {
             last = self.env.ledger.close_session(&self.env.job).await;
             match &last {
-                Err(LedgerError::Raced) => {}
+                Err(error) if error.is_passing() => {}
                 Ok(()) => {
                     return self
                         .env

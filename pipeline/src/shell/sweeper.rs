@@ -27,8 +27,10 @@ const SHARE: u32 = 20;
 pub(super) struct Memory {
     /// Sessions, their last beat, and when this process first saw it.
     beats: BTreeMap<SessionId, (i64, Tick)>,
-    /// Ready pages seen in the last sweep, by the name of their last write.
+    /// Ready and forgotten pages seen in the last sweep, by the name of their last write.
     ready: BTreeMap<(crate::core::id::RunId, PageId), WriteId>,
+    /// Sessions that were not live in the last sweep.
+    dead: BTreeSet<SessionId>,
     /// Sweeps so far.
     sweeps: u64,
 }
@@ -56,6 +58,21 @@ async fn sweep_once(env: &Env, memory: &mut Memory) -> Result<(), LedgerError> {
         }
     }
     memory.ready = ready_now;
+    forget(env, memory, dead).await
+}
+
+/// Removes the rows of sessions that were dead in the last sweep already: what they held was taken over, and
+/// a lease of theirs that turns up later is known by its missing row.
+async fn forget(
+    env: &Env,
+    memory: &mut Memory,
+    dead: BTreeSet<SessionId>,
+) -> Result<(), LedgerError> {
+    for session in dead.intersection(&memory.dead) {
+        env.ledger.forget_session(&env.job, session).await?;
+        memory.beats.remove(session);
+    }
+    memory.dead = dead;
     Ok(())
 }
 
@@ -66,9 +83,12 @@ pub(super) async fn bury_all(env: &Env) -> Result<(), LedgerError> {
 
 /// Marks sessions dead that have not beaten for their whole duration; answers all that are not live.
 async fn bury(env: &Env, memory: &mut Memory) -> Result<BTreeSet<SessionId>, LedgerError> {
-    let now = env.runtime.clock.tick();
+    // A beat seen now may be as young as the end of this read; one not seen is as old as its begin.
+    let asked = env.runtime.clock.tick();
+    let sessions = env.ledger.sessions(&env.job).await?;
+    let read = env.runtime.clock.tick();
     let mut dead = BTreeSet::new();
-    for session in env.ledger.sessions(&env.job).await? {
+    for session in sessions {
         if session.id == *env.ledger.session() {
             continue;
         }
@@ -79,11 +99,11 @@ async fn bury(env: &Env, memory: &mut Memory) -> Result<BTreeSet<SessionId>, Led
         let seen = memory
             .beats
             .entry(session.id.clone())
-            .or_insert((session.beat, now));
+            .or_insert((session.beat, read));
         if seen.0 != session.beat {
-            *seen = (session.beat, now);
+            *seen = (session.beat, read);
         }
-        let silent = now.since(seen.1) >= session.duration;
+        let silent = asked.since(seen.1) >= session.duration;
         if !silent && env.settings.others == Others::MayLive {
             continue;
         }
@@ -183,9 +203,14 @@ async fn raise_low(
     if low == progress.low && stragglers == progress.stragglers {
         return Ok(());
     }
-    env.ledger
-        .advance_low(&run.id, shard, &low, stragglers)
-        .await
+    let raised = env
+        .ledger
+        .advance_low(&run.id, shard, progress, &low, stragglers);
+    match raised.await {
+        // A redrive went back to the beginning: the next sweep sees it.
+        Err(LedgerError::Raced) => Ok(()),
+        result => result,
+    }
 }
 
 /// The page, if somebody should be told that it is ready.
@@ -212,7 +237,11 @@ async fn to_hint(
             .filter(|held| is_news(env, run, held, memory, ready_now))),
         PageStatus::Leased { session } => {
             let session = session.clone();
-            if session == *env.ledger.session() || !is_dead(env, &session, dead).await? {
+            if session == *env.ledger.session() {
+                let back = give_back_forgotten(env, run, held, memory, ready_now).await;
+                return Ok(back.filter(|_| current));
+            }
+            if !is_dead(env, &session, dead).await? {
                 return Ok(None);
             }
             let taken = take_over(env, run, &held, &session).await?;
@@ -235,6 +264,34 @@ fn is_news(
     ready_now.insert(name, held.write.clone());
     let first = memory.sweeps == 0 && env.settings.others == Others::AreDead;
     first || (stayed && env.lane_is_empty(held.page.lane))
+}
+
+/// A page that this session holds and no worker knows of: leasing or giving back was answered with an
+/// error, and happened or did not. Nobody else takes it while this session lives.
+async fn give_back_forgotten(
+    env: &Env,
+    run: &RunHandle,
+    held: Held,
+    memory: &Memory,
+    ready_now: &mut BTreeMap<(crate::core::id::RunId, PageId), WriteId>,
+) -> Option<Held> {
+    if env.holds(&run.id, held.page.id) {
+        return None;
+    }
+    let name = (run.id.clone(), held.page.id);
+    let stayed = memory.ready.get(&name) == Some(&held.write);
+    ready_now.insert(name, held.write.clone());
+    if !stayed {
+        return None;
+    }
+    let now = env.runtime.clock.now();
+    match env.ledger.release(&run.id, &held, now).await {
+        Ok(back) => (back.page.status == PageStatus::Ready).then_some(back),
+        Err(error) => {
+            tracing::warn!(run = %run.id, page = %held.page.id, %error, "a forgotten page was not given back yet");
+            None
+        }
+    }
 }
 
 /// Whether a page's holder is no more. One without a row was forgotten after its death; the row is

@@ -1,8 +1,23 @@
 //! The one test binary: one build, one link, every check of the outside.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "journeys run real processes in real time"
+)]
 
 mod bad_input;
 mod bad_ledger;
 mod contract_arms;
 mod emulator_arms;
 mod emulator_aws;
+mod journey_checksums;
+mod journey_control;
+mod journey_crashes;
+mod journey_many_files;
+mod journey_poison;
+mod journey_redrive;
+mod journey_retries;
+mod journey_signals;
+mod journey_sources;
+mod journey_tolerance;
 mod readme;
+mod support;

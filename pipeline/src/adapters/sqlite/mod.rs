@@ -3,6 +3,10 @@
 //! One thread writes and commits in groups (`writer`), two read (`reader`); the ports' methods
 //! hand them requests over bounded channels. The file is readable with the `sqlite3` shell. Which
 //! process may *run* the ledger is a matter of [`RunnerLock`]; any may read it or write a wish.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "an adapter touches the real clock and real threads"
+)]
 
 mod error;
 mod lock;

@@ -1,9 +1,9 @@
 //! `pause` and `stop`: a wish for the process at work, or the change itself where none is.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::open::{Open, open};
-use super::watch::{Rates, snapshot};
+use super::watch::{Rates, clock, snapshot};
 use crate::cli::args::{Global, OneRun};
 use crate::cli::error::{CliError, ErrorCode};
 use crate::cli::exit::Exit;
@@ -65,8 +65,8 @@ async fn is_worked_on(at: &Open, row: &RunRow) -> Result<bool, CliError> {
 }
 
 async fn obeyed(at: &Open, row: &RunRow) -> Result<bool, CliError> {
-    let begun = Instant::now();
-    while begun.elapsed() < OBEYED_WITHIN {
+    let until = clock().tick() + OBEYED_WITHIN;
+    while clock().tick() < until {
         if at.ledger.run(&row.id).await?.state.status != RunStatus::Running {
             return Ok(true);
         }

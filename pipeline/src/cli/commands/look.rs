@@ -60,10 +60,13 @@ pub(super) async fn status(global: &Global, args: StatusArgs) -> Result<Exit, Cl
             print(&screen::render(&shown, width, Color::of_stdout()))?;
         }
     }
-    Ok(match args.watch {
-        true => Exit::of_run(shown.status, shown.item_counts.settled().failures()),
-        false => Exit::Success,
-    })
+    if args.watch {
+        return Ok(Exit::of_run(
+            shown.status,
+            shown.item_counts.settled().failures(),
+        ));
+    }
+    Ok(Exit::Success)
 }
 
 /// `trommel runs`.

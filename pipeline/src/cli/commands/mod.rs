@@ -22,10 +22,10 @@ pub(super) fn carry_out(cli: Cli) -> Result<Exit, CliError> {
     let Cli { global, command } = cli;
     let exit = runtime.block_on(async {
         match command {
-            Command::Run(args) => run::run(&global, args).await,
-            Command::Worker(args) => run::worker(&global, args).await,
-            Command::Resume(args) => run::resume(&global, args).await,
-            Command::Redrive(args) => redrive::redrive(&global, args).await,
+            Command::Run(args) => Box::pin(run::run(&global, args)).await,
+            Command::Worker(args) => Box::pin(run::worker(&global, args)).await,
+            Command::Resume(args) => Box::pin(run::resume(&global, args)).await,
+            Command::Redrive(args) => Box::pin(redrive::redrive(&global, args)).await,
             Command::Status(args) => look::status(&global, args).await,
             Command::Runs(args) => look::runs(&global, args).await,
             Command::Items(args) => look::items(&global, args).await,

@@ -161,7 +161,7 @@ impl From<BackendError> for CliError {
                     | OpenError::Failed { .. } => None,
                 };
                 let told = Self::new(code, open.to_string());
-                hint.into_iter().fold(told, |told, hint| told.hinted(hint))
+                hint.into_iter().fold(told, Self::hinted)
             }
             BackendError::Unreachable(why) => Self::new(
                 ErrorCode::Unreachable,

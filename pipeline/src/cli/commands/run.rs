@@ -157,7 +157,9 @@ pub(super) async fn resume(global: &Global, args: ResumeArgs) -> Result<Exit, Cl
     let at = open_uri(looking.backend.uri(), Purpose::Run).await?;
     drop(looking);
     let row = at.run(&RunRef::Id(row.id)).await?;
+    let limits_before = row.state.limits;
     let row = replace_job(&at, row, args.job.as_deref()).await?;
+    let is_rejudged = row.state.limits != limits_before;
     let job = parse(&StoredJob::of(&row))?;
     let working = Working::new(&at, &job).await?;
     let tolerance = match (
@@ -172,7 +174,8 @@ pub(super) async fn resume(global: &Global, args: ResumeArgs) -> Result<Exit, Cl
     } else {
         BreachStops::AtOnce
     };
-    let limits = (tolerance.is_some() || args.to_the_end).then(|| Limits {
+    let is_new = tolerance.is_some() || args.to_the_end || is_rejudged;
+    let limits = is_new.then(|| Limits {
         tolerance: tolerance.unwrap_or(row.state.limits.tolerance),
         breach_stops: stops,
     });
@@ -234,6 +237,16 @@ pub(super) async fn replace_job(
         );
         return Err(CliError::new(ErrorCode::BadArgument, problem));
     }
+    // What a person has allowed since stands, unless the new file itself allows something else.
+    let is_rejudged = parse(&former)?.tolerance != job.tolerance;
+    let limits = if is_rejudged {
+        Limits {
+            tolerance: job.tolerance,
+            ..row.state.limits
+        }
+    } else {
+        row.state.limits
+    };
     for line in differing(&former.text, &stored.text) {
         tell(&format!("{line}\n"));
     }
@@ -244,11 +257,11 @@ pub(super) async fn replace_job(
         job_file: stored.file,
         base: stored.base,
         options: row.options.clone(),
-        limits: row.state.limits,
+        limits,
         created: row.created,
     };
     at.ledger.replace_job(&new).await?;
-    Ok(at.run(&RunRef::Id(row.id)).await?)
+    at.run(&RunRef::Id(row.id)).await
 }
 
 /// Lines that are in one text only: what a person wants to see of a small change.

@@ -1,9 +1,11 @@
 //! Watches a run: snapshots of the ledger for the screen, while something else works on it.
 
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::adapters::tokio_runtime;
 use crate::cli::args::Global;
 use crate::cli::error::CliError;
 use crate::cli::screen::{Screen, Talk};
@@ -11,7 +13,9 @@ use crate::cli::view::Snapshot;
 use crate::core::id::RunId;
 use crate::core::job::Job;
 use crate::core::run::RunStatus;
+use crate::core::time::Tick;
 use crate::ledger::Ledger;
+use crate::ports::Clock;
 use crate::shell::report::{RunReport, report};
 
 /// How often the screen is refreshed.
@@ -20,26 +24,31 @@ const REFRESH: Duration = Duration::from_millis(250);
 /// What the rate is averaged over.
 const RATE_WINDOW: Duration = Duration::from_secs(10);
 
+/// This process's clock.
+pub(super) fn clock() -> Arc<dyn Clock> {
+    tokio_runtime::runtime().clock
+}
+
 /// Rates from successive looks.
 #[derive(Default)]
 pub(super) struct Rates {
-    seen: std::collections::VecDeque<(Instant, u64)>,
+    seen: std::collections::VecDeque<(Tick, u64)>,
 }
 
 impl Rates {
     fn rate(&mut self, settled: u64) -> Option<f64> {
-        let now = Instant::now();
+        let now = clock().tick();
         self.seen.push_back((now, settled));
         while self.seen.len() > 2
             && self
                 .seen
                 .front()
-                .is_some_and(|(at, _)| now.duration_since(*at) > RATE_WINDOW)
+                .is_some_and(|(at, _)| now.since(*at) > RATE_WINDOW)
         {
             self.seen.pop_front();
         }
         let (first, was) = self.seen.front().copied()?;
-        let took = now.duration_since(first).as_secs_f64();
+        let took = now.since(first).as_secs_f64();
         (took > 0.2).then(|| settled.saturating_sub(was) as f64 / took)
     }
 }
@@ -115,7 +124,7 @@ pub(super) async fn watch(
     let mut rates = Rates::default();
     loop {
         let is_done = done.is_cancelled();
-        let now = crate::adapters::tokio_runtime::runtime().clock.now();
+        let now = clock().now();
         let shown = snapshot(&report(ledger, run).await?, job, now.0, &mut rates);
         if is_done {
             screen.finish(&shown);
@@ -132,8 +141,5 @@ pub(super) async fn watch(
 
 /// Waits until the next look.
 pub(super) async fn pause() {
-    crate::adapters::tokio_runtime::runtime()
-        .clock
-        .sleep(REFRESH)
-        .await;
+    clock().sleep(REFRESH).await;
 }

@@ -148,7 +148,7 @@ fn a_pipe_gets_a_line_now_and_then() {
         "the block at the end tells it"
     );
     let begun = Snapshot {
-        item_counts: crate::core::outcome::ItemCounts::default(),
+        item_counts: ItemCounts::default(),
         total_is_final: false,
         ..running()
     };

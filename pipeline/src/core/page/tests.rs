@@ -2,6 +2,8 @@
 
 mod history;
 
+use std::fmt::Write as _;
+
 use super::*;
 
 const ME: &str = "me";
@@ -159,31 +161,35 @@ fn events(page: &Page) -> Vec<(&'static str, Page, PageEvent)> {
 fn told(page: &Page) -> String {
     let marks: String = page.items.iter().map(|item| item.mark.letter()).collect();
     let mut text = format!("{marks} epoch {} gen {} ", page.epoch, page.generation);
-    text.push_str(&match &page.status {
+    let status = match &page.status {
         PageStatus::Leased { session } => format!("leased by {session}"),
         PageStatus::Waiting { due } => format!("waiting until {due}"),
         PageStatus::Ready | PageStatus::Settled => page.status.as_str().to_owned(),
-    });
+    };
+    text.push_str(&status);
     if page.deaths > 0 {
-        text.push_str(&format!(", deaths {}", page.deaths));
+        write!(text, ", deaths {}", page.deaths).expect("a text takes it");
     }
     if let Some(index) = page.alone {
-        text.push_str(&format!(", alone {index}"));
+        write!(text, ", alone {index}").expect("a text takes it");
     }
     for (index, item) in page.items.iter().enumerate() {
         if item.deaths_alone > 0 {
-            text.push_str(&format!(", item {index} died {}", item.deaths_alone));
+            write!(text, ", item {index} died {}", item.deaths_alone).expect("a text takes it");
         }
     }
     text
 }
 
 fn told_settled(sign: char, settled: Settled) -> String {
-    Outcome::ALL
-        .into_iter()
-        .filter(|outcome| settled.of(*outcome) > 0)
-        .map(|outcome| format!(" {sign}{} {}", settled.of(outcome), outcome.as_str()))
-        .collect()
+    let mut text = String::new();
+    for outcome in Outcome::ALL {
+        let number = settled.of(outcome);
+        if number > 0 {
+            write!(text, " {sign}{number} {}", outcome.as_str()).expect("a text takes it");
+        }
+    }
+    text
 }
 
 fn told_effects(effects: &Effects) -> String {
@@ -192,14 +198,14 @@ fn told_effects(effects: &Effects) -> String {
     text.push_str(&told_settled('-', tally.reopened));
     for (name, number) in [("opened", tally.opened), ("page", tally.pages)] {
         if number > 0 {
-            text.push_str(&format!(" +{number} {name}"));
+            write!(text, " +{number} {name}").expect("a text takes it");
         }
     }
     for (class, number) in &tally.classes {
-        text.push_str(&format!(" +{number} of {class}"));
+        write!(text, " +{number} of {class}").expect("a text takes it");
     }
     if !effects.worker_died.is_empty() {
-        text.push_str(&format!(" died {:?}", effects.worker_died));
+        write!(text, " died {:?}", effects.worker_died).expect("a text takes it");
     }
     text
 }
@@ -208,7 +214,7 @@ fn told_effects(effects: &Effects) -> String {
 fn every_status_meets_every_event() {
     let mut table = String::new();
     for (name, page) in statuses() {
-        table.push_str(&format!("{name}: {}\n", told(&page)));
+        writeln!(table, "{name}: {}", told(&page)).expect("a text takes it");
         for (event, page, what) in events(&page) {
             let end = match page.apply(&what) {
                 Ok((after, effects)) => {
@@ -218,7 +224,7 @@ fn every_status_meets_every_event() {
                 }
                 Err(refusal) => format!("refused: {refusal}"),
             };
-            table.push_str(&format!("  + {event:<31} => {end}\n"));
+            writeln!(table, "  + {event:<31} => {end}").expect("a text takes it");
         }
         table.push('\n');
     }

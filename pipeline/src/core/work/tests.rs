@@ -2,6 +2,7 @@
 
 mod simulation;
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::*;
@@ -198,7 +199,7 @@ fn only_causes_that_one_item_may_have_split_a_call() {
         let due = bench.work.next_due().is_some();
         let later = if due { ", again later" } else { "" };
         let name = class.as_str();
-        table.push_str(&format!("{name:<13} => {marks} calls {halves:?}{later}\n"));
+        writeln!(table, "{name:<13} => {marks} calls {halves:?}{later}").expect("a text takes it");
     }
     insta::with_settings!({ snapshot_path => "../snapshots" }, {
         insta::assert_snapshot!("work_whole_failures", table);
@@ -358,7 +359,7 @@ fn what_a_failure_becomes_depends_on_its_class_its_catch_and_the_container_lane(
                 format!("{class} {}", items[0].mark.letter())
             });
             let letters = letters.join(", ");
-            table.push_str(&format!("{place:<30} {caught:<16} => {letters}\n"));
+            writeln!(table, "{place:<30} {caught:<16} => {letters}").expect("a text takes it");
         }
     }
     insta::with_settings!({ snapshot_path => "../snapshots" }, {
@@ -431,7 +432,7 @@ fn a_page_with_only_far_retries_is_idle_and_one_with_a_near_retry_is_not() {
     for (wait, idle) in [
         (HELD_WAIT_MAX, false),
         (HELD_WAIT_MAX + Duration::from_millis(1), true),
-        (Duration::from_secs(3600), true),
+        (Duration::from_hours(1), true),
     ] {
         let mut bench = Bench::new(
             1,
@@ -447,9 +448,10 @@ fn a_page_with_only_far_retries_is_idle_and_one_with_a_near_retry_is_not() {
         assert_eq!(bench.work.is_idle(bench.tick()), idle, "{wait:?}");
         assert_eq!(bench.work.next_due(), Some(TICK + wait));
         assert_eq!(bench.work.items()[0].due, Some(START.after(wait)));
-        bench.pass(wait - Duration::from_nanos(1));
+        let moment = Duration::from_nanos(1);
+        bench.pass(wait.saturating_sub(moment));
         assert_eq!(bench.work.next_call(), None, "not a moment early");
-        bench.pass(Duration::from_nanos(1));
+        bench.pass(moment);
         assert_eq!(bench.work.next_due(), None);
         assert_eq!(bench.call().items, [0]);
     }

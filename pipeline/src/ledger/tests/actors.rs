@@ -7,13 +7,14 @@ use std::task::Poll;
 use std::time::Duration;
 
 use super::audit::{Audit, Checked, run_events};
+use super::deeds::{bury, reopen, some_page, stop_and_redrive, take_over};
 use super::faulty::{Fault, Store, poll};
-use super::scene::{Session, all_well, job, packed, page_id, run_id, settlement};
+use super::scene::{Session, job, packed, page_id, run_id, settlement};
 use crate::core::id::{Generation, PageId};
 use crate::core::outcome::Outcome;
 use crate::core::page::{Mark, PageStatus};
 use crate::core::redrive::Selection;
-use crate::core::run::{RunEvent, RunStatus};
+use crate::core::run::RunEvent;
 use crate::core::time::Timestamp;
 use crate::ledger::{
     Held, LedgerError, Redrive, RunChange, RunRow, SessionStatus, SettleEnd, Settlement,
@@ -29,11 +30,15 @@ pub(super) enum Op {
     Note(u8, u8),
     Release(u8),
     TakeOver(u8),
+    /// Takes all pages over whose holders are dead.
+    Sweep,
     /// Takes what failed of a page again, in the run's generation.
     Reopen(u8),
     /// One event on the run as it last saw it.
     ChangeRun(u8),
     LookAtRun,
+    /// Stops the run if it runs, and redrives it.
+    Redrive,
     Take(u8),
     Give(u8),
     /// Marks another session dead.
@@ -48,7 +53,7 @@ enum Done {
     Released,
     Settled(Vec<Settlement>, Result<Vec<SettleEnd>, LedgerError>),
     Changed(RunEvent, Result<RunChange, LedgerError>),
-    Looked(Result<RunRow, LedgerError>),
+    Looked(Box<Result<RunRow, LedgerError>>),
     Took(Result<u32, LedgerError>),
     Gave(u32, Result<(), LedgerError>),
     Else,
@@ -133,8 +138,12 @@ impl Actor {
         self.session.table.heal();
     }
 
-    pub(super) fn is_busy(&self) -> bool {
-        self.doing.is_some()
+    /// Goes on to the end of what it does.
+    pub(super) fn finish(&mut self, audit: &mut Audit) -> Checked {
+        while self.doing.is_some() {
+            self.go_on(audit)?;
+        }
+        Ok(())
     }
 
     /// Begins an operation, unless one is under way.
@@ -164,7 +173,7 @@ impl Actor {
                 Done::Else
             })),
             Op::Lease(which) => {
-                let page = self.some_page(which);
+                let page = some_page(which);
                 // The worker never leases what it holds; a hint for such a page is spent.
                 if self.held.contains_key(&page) {
                     return None;
@@ -193,23 +202,35 @@ impl Actor {
                 }))
             }
             Op::TakeOver(which) => {
-                let page = self.some_page(which);
+                let page = some_page(which);
                 Some(Box::pin(async move {
                     drop(take_over(&ledger, page).await);
                     Done::Else
                 }))
             }
+            Op::Sweep => Some(Box::pin(async move {
+                for number in 0..super::scene::PAGES {
+                    drop(take_over(&ledger, page_id(number)).await);
+                }
+                Done::Else
+            })),
+            Op::Redrive => {
+                let redrive = self.redrive();
+                Some(Box::pin(async move {
+                    Done::Changed(RunEvent::Redrive, stop_and_redrive(&ledger, &redrive).await)
+                }))
+            }
             Op::Reopen(which) => {
-                let page = self.some_page(which);
+                let page = some_page(which);
                 Some(Box::pin(async move {
                     drop(reopen(&ledger, page).await);
                     Done::Else
                 }))
             }
             Op::ChangeRun(which) => self.change_run(which),
-            Op::LookAtRun => Some(Box::pin(
-                async move { Done::Looked(ledger.run(&run).await) },
-            )),
+            Op::LookAtRun => Some(Box::pin(async move {
+                Done::Looked(Box::new(ledger.run(&run).await))
+            })),
             Op::Take(wanted) => {
                 let (held, wanted) = (self.permits, u32::from(wanted % 8));
                 Some(Box::pin(async move {
@@ -246,7 +267,7 @@ impl Actor {
 
     fn give(&self, given: u32) -> Doing {
         let (ledger, held) = (self.session.ledger.clone(), self.permits);
-        Box::pin(async move { Done::Gave(given, ledger.give_permits(&job(), held, given).await) })
+        Box::pin(async move { Done::Gave(given, ledger.give_permits(&job(), held - given).await) })
     }
 
     fn change_run(&self, which: u8) -> Option<Doing> {
@@ -269,15 +290,6 @@ impl Actor {
                 ..Selection::default()
             },
             refresh: false,
-        }
-    }
-
-    /// A page, or one that an item of it moved to.
-    fn some_page(&self, which: u8) -> PageId {
-        let page = page_id(u32::from(which) % super::scene::PAGES);
-        match which {
-            0..=199 => page,
-            200.. => page.escalation_of(which % super::scene::PAGE_ITEMS as u8),
         }
     }
 
@@ -336,9 +348,8 @@ impl Actor {
                 Ok(())
             }
             Done::Settled(group, Ok(ends)) => {
-                let told = group.into_iter().zip(ends);
-                told.map(|(settlement, end)| self.settled(&settlement, end, audit))
-                    .collect()
+                let mut told = group.into_iter().zip(ends);
+                told.try_for_each(|(settlement, end)| self.settled(&settlement, end, audit))
             }
             Done::Settled(_, Err(error @ (LedgerError::Broken(_) | LedgerError::Page(_)))) => {
                 Err(format!("a settle broke a promise: {error}"))
@@ -347,9 +358,9 @@ impl Actor {
                 self.unsettled = group;
                 Ok(())
             }
-            Done::Changed(event, Ok(_)) => self.changed(&event, audit),
-            Done::Looked(Ok(row)) => {
-                self.run = Some(row);
+            Done::Changed(event, Ok(change)) => self.changed(&event, &change, audit),
+            Done::Looked(row) => {
+                self.run = row.ok().or(self.run.take());
                 Ok(())
             }
             Done::Took(Ok(taken)) => {
@@ -373,7 +384,6 @@ impl Actor {
             Done::Opened(Err(_))
             | Done::Leased(Err(_))
             | Done::Changed(_, Err(_))
-            | Done::Looked(Err(_))
             | Done::Took(Err(_))
             | Done::Released
             | Done::Else => Ok(()),
@@ -384,7 +394,11 @@ impl Actor {
         let id = asked.held.page.id;
         match end {
             SettleEnd::Recorded(held) => {
+                let before = &asked.held.page.items;
                 for (index, item) in asked.items.iter().enumerate() {
+                    if before[index].mark != Mark::Pending {
+                        continue;
+                    }
                     let there = audit.outcome(id, index, asked.held.page.generation);
                     if there != item.mark.outcome() {
                         return Err(format!(
@@ -415,11 +429,11 @@ impl Actor {
         }
     }
 
-    fn changed(&self, event: &RunEvent, audit: &Audit) -> Checked {
+    fn changed(&self, event: &RunEvent, change: &RunChange, audit: &Audit) -> Checked {
         let row = audit.run_row();
         let redrive = self.redrive();
-        let overtaken = row.state.status != RunStatus::Running;
-        if *event == RunEvent::Redrive && !overtaken && row.redrive.as_ref() != Some(&redrive) {
+        let is_latest = row.state.generation == change.after.generation;
+        if *event == RunEvent::Redrive && is_latest && row.redrive.as_ref() != Some(&redrive) {
             return Err(format!(
                 "told that it redrives {redrive:?}, and the run does {:?}",
                 row.redrive
@@ -446,85 +460,4 @@ impl Actor {
         }
         Ok(())
     }
-}
-
-async fn take_over(ledger: &crate::ledger::Ledger, page: PageId) -> Result<(), LedgerError> {
-    let Some(held) = ledger.page(&run_id(), page).await? else {
-        return Ok(());
-    };
-    let PageStatus::Leased { session } = held.page.status.clone() else {
-        return Ok(());
-    };
-    let sessions = ledger.sessions(&job()).await?;
-    let lives =
-        |row: &&crate::ledger::SessionRow| row.id == session && row.status == SessionStatus::Live;
-    if sessions.iter().find(lives).is_none() {
-        ledger.take_over(&run_id(), &held, &session).await?;
-    }
-    Ok(())
-}
-
-async fn reopen(ledger: &crate::ledger::Ledger, page: PageId) -> Result<(), LedgerError> {
-    let generation = ledger.run(&run_id()).await?.state.generation;
-    let Some(held) = ledger.page(&run_id(), page).await? else {
-        return Ok(());
-    };
-    let failed = |mark: Mark| match mark {
-        Mark::Done(outcome) => outcome != Outcome::Succeeded,
-        Mark::Pending | Mark::Moved => false,
-    };
-    let items = (0u8..).zip(&held.page.items);
-    let items = items.filter(|(_, item)| failed(item.mark));
-    let items = items.map(|(index, _)| index).collect();
-    ledger
-        .reopen(&run_id(), &held, generation, items)
-        .await
-        .map(|_| ())
-}
-
-async fn bury(ledger: &crate::ledger::Ledger, which: u8) -> Result<(), LedgerError> {
-    let mut sessions = ledger.sessions(&job()).await?;
-    sessions.retain(|row| row.status == SessionStatus::Live && row.id != *ledger.session());
-    let Some(which) = usize::from(which).checked_rem(sessions.len()) else {
-        return Ok(());
-    };
-    ledger.mark_dead(&job(), &sessions[which]).await
-}
-
-/// Without faults from here on: everybody is buried, and a last session finishes the work.
-pub(super) fn clear_up(store: &Arc<Store>, audit: &mut Audit) -> Checked {
-    use super::faulty::finish;
-    let last = Session::open(store, "last").ledger;
-    for row in audit.sessions() {
-        if row.id != *last.session() && row.status == SessionStatus::Live {
-            finish(last.mark_dead(&job(), &row)).map_err(|e| format!("burying: {e}"))?;
-        }
-    }
-    finish(last.create_pages(&run_id(), &packed(), Generation(0)))
-        .map_err(|e| format!("making pages: {e}"))?;
-    audit.look()?;
-    let pages: Vec<PageId> = audit.all_pages().map(|held| held.page.id).collect();
-    for page in pages {
-        finish(take_over(&last, page)).map_err(|e| format!("taking {page} over: {e}"))?;
-        audit.look()?;
-        if audit.page(page).map(|held| &held.page.status) == Some(&PageStatus::Settled) {
-            continue;
-        }
-        let held = finish(last.lease(&run_id(), page, Timestamp(i64::MAX)))
-            .map_err(|e| format!("L1: leasing {page}: {e}"))?;
-        audit.look()?;
-        let ends = finish(last.settle(&run_id(), vec![all_well(&held)]))
-            .map_err(|e| format!("L1: settling {page}: {e}"))?;
-        audit.look()?;
-        let settled = matches!(&ends[..], [SettleEnd::Recorded(held)]
-            if held.page.status == PageStatus::Settled);
-        if !settled {
-            return Err(format!("L1: {page} ended as {ends:?}"));
-        }
-    }
-    let lent: u32 = audit.sessions().iter().map(|row| row.permits).sum();
-    if lent > 0 {
-        return Err(format!("L4: {lent} permits are still lent"));
-    }
-    Ok(())
 }

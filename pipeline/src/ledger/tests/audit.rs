@@ -99,7 +99,7 @@ impl Audit {
         }
         let pages = finish(self.watcher.ledger.pages_of_part(&run_id(), 0)).expect("nothing fails");
         for now in pages {
-            self.look_at(now)?;
+            self.look_at(&now)?;
         }
         self.look_at_escalations()?;
         self.look_at_tallies()?;
@@ -107,13 +107,13 @@ impl Audit {
         self.look_at_run()
     }
 
-    fn look_at(&mut self, now: Held) -> Checked {
+    fn look_at(&mut self, now: &Held) -> Checked {
         let id = now.page.id;
         let before = self.pages.insert(id, now.clone());
         let Some(before) = before else {
             return hold(now.page.epoch.0 == 0, || format!("{id} was born {now:?}"));
         };
-        if before == now {
+        if before == *now {
             return Ok(());
         }
         let (old, new) = (&before.page, &now.page);
@@ -127,18 +127,22 @@ impl Audit {
             hold(new.epoch > old.epoch, || format!("S1: a lease, {}", what()))?;
         }
         let declared = match (&old.status, &new.status) {
-            (PageStatus::Ready, PageStatus::Leased { .. } | PageStatus::Ready)
-            | (PageStatus::Waiting { .. }, PageStatus::Leased { .. } | PageStatus::Ready)
-            | (PageStatus::Settled, PageStatus::Ready) => true,
             (PageStatus::Leased { session }, PageStatus::Leased { session: next }) => {
                 session == next
             }
             (
+                PageStatus::Ready | PageStatus::Waiting { .. },
+                PageStatus::Leased { .. } | PageStatus::Ready,
+            )
+            | (PageStatus::Settled, PageStatus::Ready)
+            | (
                 PageStatus::Leased { .. },
                 PageStatus::Ready | PageStatus::Waiting { .. } | PageStatus::Settled,
             ) => true,
-            (PageStatus::Ready, PageStatus::Waiting { .. } | PageStatus::Settled)
-            | (PageStatus::Waiting { .. }, PageStatus::Waiting { .. } | PageStatus::Settled)
+            (
+                PageStatus::Ready | PageStatus::Waiting { .. },
+                PageStatus::Waiting { .. } | PageStatus::Settled,
+            )
             | (
                 PageStatus::Settled,
                 PageStatus::Leased { .. } | PageStatus::Waiting { .. } | PageStatus::Settled,

@@ -130,9 +130,14 @@ impl Source {
         };
         let inputs: Arc<[Arc<Input>]> = gathered.inputs.into();
         let first = gathered.first.as_ref();
-        let place = match self.feed.place(&self.cursor, first, &last) {
-            Some(place) => place,
-            None => freeze(&self.stores, self.cursor.parts, &inputs).await?,
+        let place = if let Some(place) = self.feed.place(&self.cursor, first, &last) {
+            place
+        } else {
+            // A name of its own: another reader of the run may freeze another cut of the input
+            // under the same number, and the ledger takes only one of the two.
+            let draw = self.runtime.entropy.next_u64();
+            let name = format!("{:08}-{draw:016x}.jsonl.zst", self.cursor.parts);
+            freeze(&self.stores, name, &inputs).await?
         };
         let number = self.cursor.parts;
         let items = inputs.len() as u32;
@@ -190,8 +195,11 @@ impl Source {
 
 /// Copies a part into the scratch place. (No method: a source's streams may not be shared between
 /// threads, so a future that borrows it all could not be moved between them.)
-async fn freeze(stores: &Stores, number: u32, inputs: &[Arc<Input>]) -> Result<Place, SourceError> {
-    let name = format!("{number:08}.jsonl.zst");
+async fn freeze(
+    stores: &Stores,
+    name: String,
+    inputs: &[Arc<Input>],
+) -> Result<Place, SourceError> {
     let key = load::scratch_key(stores, &name);
     let bytes = Bytes::from(part_file::encode(inputs).await);
     let put = stores.scratch.put(&key, bytes).await;

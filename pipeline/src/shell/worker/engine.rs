@@ -368,36 +368,40 @@ impl Engine {
             .job
             .lane(self.lane)
             .expect("a page lies in a lane of its job");
-        let prepared = prepare(slot, &unit, self.lane, spec);
-        let start = Start {
-            page: id,
+        let Prepared {
+            call,
             unit,
-            timeout: spec.timeout,
-        };
-        match (prepared, run.executors.get(&self.lane)) {
-            (Ok(call), Some(executor)) => {
+            mut refused,
+        } = prepare(slot, &unit, self.lane, spec);
+        match (call, run.executors.get(&self.lane)) {
+            (Some(call), Some(executor)) => {
+                let start = Start {
+                    page: id,
+                    unit,
+                    timeout: spec.timeout,
+                };
                 let now = self.env.runtime.clock.tick();
                 self.calls.start(executor, call, start, now);
             }
-            (Ok(_), None) => {
+            (Some(_), None) => {
                 let problem = format!("there is no executor for the {} lane here", self.lane);
-                self.refuse(start, vec![Failure::new(Class::Unavailable, problem)]);
+                let failure = Failure::new(Class::Unavailable, problem);
+                refused.extend(unit.items.iter().map(|index| (*index, failure.clone())));
+                self.env.permits.give(1);
             }
-            (Err(failures), _) => self.refuse(start, failures),
+            (None, _) => self.env.permits.give(1),
+        }
+        if !refused.is_empty() {
+            self.refuse(id, refused);
         }
     }
 
     /// Items that cannot be called at all.
-    fn refuse(&mut self, start: Start, failures: Vec<Failure>) {
-        let last = failures.last().cloned().expect("a refusal has a reason");
-        let items = start.unit.items.len();
-        let reports = (0..items).map(|at| failures.get(at).unwrap_or(&last).clone());
-        let report = CallReport {
-            items: reports.map(ItemReport::Failed).collect(),
-        };
-        self.env.permits.give(1);
+    fn refuse(&mut self, id: u64, refused: Vec<(u8, Failure)>) {
+        let (items, failures): (Vec<u8>, Vec<Failure>) = refused.into_iter().unzip();
+        let reports = failures.into_iter().map(ItemReport::Failed).collect();
         let at = self.moment();
-        self.ended_of(start.page, &start.unit, report.items, Stopped::No, at);
+        self.ended_of(id, &Unit { items }, reports, Stopped::No, at);
     }
 
     fn calls_ended(&mut self, ended: Vec<(CallId, CallReport)>, first: Option<FirstPoll>) {
@@ -703,6 +707,7 @@ impl Engine {
         let Some(slot) = self.slots.remove(&id) else {
             return;
         };
+        self.env.let_go(&slot.run.id, slot.held.page.id);
         if slot.held.page.is_suspect() {
             self.env.permits.give_up_alone();
         }
@@ -757,42 +762,70 @@ impl Rate {
     }
 }
 
-/// The call of a unit, or why its items cannot be called.
-fn prepare(slot: &Slot, unit: &Unit, lane: Lane, spec: &LaneSpec) -> Result<Call, Vec<Failure>> {
+/// What a unit comes to.
+struct Prepared {
+    /// The call of those that can be called, if any can.
+    call: Option<Call>,
+    /// These.
+    unit: Unit,
+    /// The others, each with the reason.
+    refused: Vec<(u8, Failure)>,
+}
+
+/// An item that cannot be called fails alone, whatever it would have shared a call with.
+fn prepare(slot: &Slot, unit: &Unit, lane: Lane, spec: &LaneSpec) -> Prepared {
     let page = &slot.held.page;
-    let inputs = match &slot.inputs {
-        Ok(inputs) => inputs,
-        Err(failure) => return Err(vec![failure.clone()]),
-    };
-    let rule = slot.run.job.size_rule();
+    let mut refused = Vec::new();
+    let mut called = Vec::with_capacity(unit.items.len());
     let mut items = Vec::with_capacity(unit.items.len());
-    for index in &unit.items {
-        let input = inputs[usize::from(*index)].clone();
-        match rule.route(input.size_bytes()) {
-            Routed::TooLarge { bytes_max } => {
-                let size = input.size_bytes().unwrap_or(0);
-                let cause = format!("{size} bytes, and the largest lane takes {bytes_max}");
-                return Err(vec![Failure::new(Class::TooLarge, cause)]);
+    for index in unit.items.iter().copied() {
+        let input = match input(slot, index, lane) {
+            Ok(input) => input,
+            Err(failure) => {
+                refused.push((index, failure));
+                continue;
             }
-            Routed::To(routed) => debug_assert!(
-                routed == lane || page.escalated_or_moved(lane) || slot.run.now().refresh,
-                "S9: the lane matches the size rule, or the item was escalated"
-            ),
-        }
+        };
+        called.push(index);
         items.push(CallItem {
-            id: page.id.origin(*index),
-            attempt: slot.work.attempt(*index),
+            id: page.id.origin(index),
+            attempt: slot.work.attempt(index),
             epoch: page.epoch,
             generation: page.generation,
             input,
         });
     }
-    Ok(Call {
+    let call = (!items.is_empty()).then(|| Call {
         run: slot.run.id.clone(),
         items,
         batch: spec.max_items_per_batch > 1,
         grace: spec.grace,
-    })
+    });
+    Prepared {
+        call,
+        unit: Unit { items: called },
+        refused,
+    }
+}
+
+/// An item's input, if it can be read and the lane takes it.
+fn input(slot: &Slot, index: u8, lane: Lane) -> Result<Arc<Input>, Failure> {
+    let inputs = slot.inputs.as_ref().map_err(Failure::clone)?;
+    let input = inputs[usize::from(index)].clone();
+    match slot.run.job.size_rule().route(input.size_bytes()) {
+        Routed::TooLarge { bytes_max } => {
+            let size = input.size_bytes().unwrap_or(0);
+            let cause = format!("{size} bytes, and the largest lane takes {bytes_max}");
+            Err(Failure::new(Class::TooLarge, cause))
+        }
+        Routed::To(routed) => {
+            debug_assert!(
+                routed == lane || slot.held.page.escalated_or_moved(lane) || slot.run.now().refresh,
+                "S9: the lane matches the size rule, or the item was escalated"
+            );
+            Ok(input)
+        }
+    }
 }
 
 fn labels(slot: &Slot, evidence: &[crate::core::work::Evidence]) -> BTreeMap<u8, String> {

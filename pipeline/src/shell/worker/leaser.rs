@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
 
 use crate::core::class::{Class, Failure};
-use crate::core::id::{PageId, RunId};
+use crate::core::id::{Generation, PageId, RunId};
 use crate::core::item::Input;
 use crate::core::lane::Lane;
 use crate::core::page::Refusal;
@@ -218,9 +218,23 @@ async fn try_lease(
             seen.status.as_str()
         )));
     }
+    env.hold(&run.id, page);
+    let leased = lease_page(env, run.clone(), page, seen.generation).await;
+    if leased.is_err() {
+        env.let_go(&run.id, page);
+    }
+    leased.map(Some)
+}
+
+async fn lease_page(
+    env: &Arc<Env>,
+    run: RunHandle,
+    page: PageId,
+    generation: Generation,
+) -> Result<Leased, LeaseError> {
     let now = env.runtime.clock.now();
     let held = env.ledger.lease(&run.id, page, now).await?;
-    if held.page.generation != seen.generation {
+    if held.page.generation != generation {
         give_back(env, &run, &held).await;
         return Err(LeaseError::Spent("it is of another generation".to_owned()));
     }
@@ -232,7 +246,7 @@ async fn try_lease(
             return Err(LeaseError::Later(why));
         }
     };
-    Ok(Some(Leased { run, held, inputs }))
+    Ok(Leased { run, held, inputs })
 }
 
 async fn give_back(env: &Env, run: &RunHandle, held: &Held) {
@@ -255,14 +269,13 @@ enum Unread {
 async fn inputs_of(env: &Env, run: &RunHandle, held: &Held) -> Result<Vec<Arc<Input>>, Unread> {
     let later = |error: LedgerError| Unread::Later(error.to_string());
     let number = held.page.id.part;
-    let part = match run.cache.get(number) {
-        Some(inputs) => inputs,
-        None => {
-            let part = env.ledger.part(&run.id, number).await.map_err(later)?;
-            let part = part.ok_or_else(|| Unread::Later(format!("part {number} is not there")))?;
-            let cursor = reading_cursor(env, run).await.map_err(later)?;
-            part_inputs(run, &part, &cursor).await.map_err(unread)?
-        }
+    let part = if let Some(inputs) = run.cache.get(number) {
+        inputs
+    } else {
+        let part = env.ledger.part(&run.id, number).await.map_err(later)?;
+        let part = part.ok_or_else(|| Unread::Later(format!("part {number} is not there")))?;
+        let cursor = reading_cursor(env, run).await.map_err(later)?;
+        part_inputs(run, &part, &cursor).await.map_err(unread)?
     };
     let mut inputs = Vec::with_capacity(held.page.items.len());
     for stretch in &held.page.stretches {

@@ -52,7 +52,7 @@ pub(super) async fn settle(
         .into_iter()
         .zip(stretches)
         .map(|(entry, outputs)| Settlement {
-            classes: classes(&entry.news.evidence),
+            classes: classes(env, &entry.news.evidence),
             held: entry.held,
             items: entry.items,
             outputs,
@@ -81,12 +81,12 @@ pub(super) async fn settle(
     ids.into_iter().zip(ends).collect()
 }
 
-fn classes(evidence: &[Evidence]) -> Vec<String> {
+fn classes(env: &Env, evidence: &[Evidence]) -> Vec<String> {
     let failures = evidence
         .iter()
         .filter(|evidence| evidence.outcome.is_failure());
     failures
-        .map(|evidence| evidence.failure.class.to_string())
+        .map(|evidence| env.counted_as(&evidence.failure.class))
         .collect()
 }
 

@@ -152,10 +152,11 @@ impl World {
     }
 
     fn step(&mut self, work: &mut Work, running: &mut Vec<Unit>) -> Result<(), TestCaseError> {
-        if running.is_empty() && work.unstarted() == 0 {
-            if let Some(due) = work.next_due() {
-                self.passed += due.since(self.tick());
-            }
+        if running.is_empty()
+            && work.unstarted() == 0
+            && let Some(due) = work.next_due()
+        {
+            self.passed += due.since(self.tick());
         }
         work.wake(self.tick(), &self.rules);
         if self.dice.roll(2) == 0 {

@@ -4,7 +4,7 @@ use futures_util::FutureExt;
 use proptest::prelude::*;
 use tokio::sync::Semaphore;
 
-use self::world::{Memory, runtime};
+use self::world::{Memory, runtime, runtime_drawing};
 use super::*;
 use crate::core::job::{CsvHeaders, Location};
 use crate::core::time::Tick;
@@ -199,7 +199,7 @@ fn plain_files_and_ranges_are_not_copied_and_everything_else_is() {
         drafts[0].part.place.clone()
     };
     let frozen = Place::Frozen {
-        name: "00000000.jsonl.zst".into(),
+        name: "00000000-0000000000000000.jsonl.zst".into(),
     };
     assert!(matches!(
         place(&InputSpec::Jsonl(file()), b"a"),
@@ -323,7 +323,7 @@ fn a_frozen_part_that_is_lost_or_junk_is_refused() {
     let spec = InputSpec::Inline(vec!["1".into()]);
     let (drafts, _) = now(read_all(&spec, &stores, 2));
     let part = &drafts[0].part;
-    let key = b"parts/00000000.jsonl.zst";
+    let key = b"parts/00000000-0000000000000000.jsonl.zst";
     now(stores.scratch.put(key, Bytes::from_static(b"junk"))).expect("memory takes all");
     let error = now(load_part(&spec, &stores, &drafts[0].cursor, part));
     assert!(
@@ -417,4 +417,24 @@ fn a_part_may_be_read_in_a_task_that_moves_between_threads() {
         .expect("it has an item");
     let loaded = now(moves(load_part(&spec, &stores, &draft.cursor, &draft.part)));
     assert_eq!(loaded, Ok(draft.inputs));
+}
+
+#[test]
+fn two_readers_of_one_run_do_not_overwrite_each_others_parts() {
+    let memory = Memory::of([(b"a", b"1")]);
+    let stores = stores(&memory, b"");
+    let spec = InputSpec::Objects(file());
+    let first_part = |spec: &InputSpec, draw: u64| {
+        let (_, runtime) = runtime_drawing(draw);
+        let source = now(Source::open(spec, &stores, Cursor::default(), runtime));
+        let mut source = source.expect("it is there");
+        let draft = now(source.next_part()).expect("it is good");
+        draft.expect("it has items")
+    };
+    let winner = first_part(&spec, 1);
+    now(stores.input.put(b"b", Bytes::from_static(b"2"))).expect("memory takes all");
+    let loser = first_part(&spec, 2);
+    assert_ne!(winner.inputs, loser.inputs);
+    let loaded = now(load_part(&spec, &stores, &winner.cursor, &winner.part));
+    assert_eq!(loaded, Ok(winner.inputs));
 }

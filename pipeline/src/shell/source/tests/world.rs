@@ -179,9 +179,12 @@ impl Clock for Hand {
 
 struct Unused;
 
-impl Entropy for Unused {
+/// The same draw always: chance names frozen parts, and decides nothing.
+struct Same(u64);
+
+impl Entropy for Same {
     fn next_u64(&self) -> u64 {
-        unreachable!("a source leaves nothing to chance")
+        self.0
     }
 }
 
@@ -192,10 +195,14 @@ impl Spawn for Unused {
 }
 
 pub(super) fn runtime() -> (Arc<Hand>, Runtime) {
+    runtime_drawing(0)
+}
+
+pub(super) fn runtime_drawing(draw: u64) -> (Arc<Hand>, Runtime) {
     let clock = Arc::new(Hand(watch::Sender::new(Tick(0))));
     let runtime = Runtime {
         clock: clock.clone(),
-        entropy: Arc::new(Unused),
+        entropy: Arc::new(Same(draw)),
         spawn: Arc::new(Unused),
     };
     (clock, runtime)

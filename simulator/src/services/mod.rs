@@ -1,0 +1,15 @@
+//! What the nodes of a simulation share: a table and queues, reached over links that lose, double and
+//! delay.
+//!
+//! The stores are the in-memory ports of `trommel`; here stand the ways to them. Each node has links of
+//! its own, so that its outage is nobody else's. Promises that show in single writes are checked where
+//! the writes land, by [`promises`].
+
+pub mod faults;
+mod promises;
+mod queue;
+mod table;
+
+pub use faults::Faults;
+pub use queue::{QueueLink, QueueModel};
+pub use table::{TableLink, TableModel};
