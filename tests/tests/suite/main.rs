@@ -4,6 +4,7 @@
     reason = "journeys run real processes in real time"
 )]
 
+mod architecture;
 mod bad_input;
 mod bad_ledger;
 mod contract_arms;
