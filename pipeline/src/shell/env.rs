@@ -226,6 +226,8 @@ pub struct Env {
     pub permits: Permits,
     /// Ends all work softly: what runs may finish, or goes back.
     pub drain: CancellationToken,
+    /// Cancelled once nothing is held any more and the session's row is being closed: no beat is due then.
+    pub closing: CancellationToken,
     /// Ends all work at once: the leases are lost, or the process leaves.
     pub kill: CancellationToken,
     /// The lanes whose queue last answered with nothing.
@@ -260,6 +262,7 @@ impl Env {
             settings,
             permits: Permits::default(),
             drain: CancellationToken::new(),
+            closing: CancellationToken::new(),
             kill: CancellationToken::new(),
             empty,
             runs: Mutex::default(),

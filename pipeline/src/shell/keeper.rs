@@ -29,6 +29,8 @@ pub(super) async fn beat(env: &Env) {
         let left = latest.saturating_sub(begun.since(last_good));
         match env.runtime.within(left, beat).await {
             Ok(Ok(())) => last_good = begun,
+            // A beat that was under way met the row as it was closed.
+            Ok(Err(LedgerError::Raced)) if env.closing.is_cancelled() => return,
             Ok(Err(LedgerError::Raced)) => {
                 tracing::error!("this session was marked dead: its leases are lost");
                 env.kill.cancel();
@@ -45,6 +47,7 @@ pub(super) async fn beat(env: &Env) {
         tokio::select! {
             biased;
             () = env.kill.cancelled() => return,
+            () = env.closing.cancelled() => return,
             () = env.runtime.clock.sleep(env.settings.beat_every) => {}
         }
     }

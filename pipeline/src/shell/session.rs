@@ -117,6 +117,7 @@ impl Session {
         if self.env.kill.is_cancelled() {
             return SessionEnd::Lost;
         }
+        self.env.closing.cancel();
         let closed = self.close_row().await;
         self.env.kill.cancel();
         if let Err(error) = closed {
