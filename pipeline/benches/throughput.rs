@@ -1,6 +1,7 @@
 //! Items a second and peak memory of an embedded run: in-process no-op handler, one call an item.
 //!
-//! `cargo bench -p trommel --bench throughput -- [ITEMS] [MAX_CONCURRENCY]`
+//! `cargo bench -p trommel --bench throughput -- [ITEMS] [MAX_CONCURRENCY] [JSONL_FILE]`: numbers, or the
+//! lines of a file.
 #![expect(clippy::disallowed_methods, reason = "a benchmark measures real time")]
 
 /// The allocator of the `trommel` program.
@@ -17,10 +18,17 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .collect();
     let items = numbers.first().copied().unwrap_or(1_000_000);
     let max = numbers.get(1).copied().unwrap_or(64);
+    let file = std::env::args()
+        .skip(1)
+        .find(|arg| arg.parse::<u64>().is_err() && !arg.starts_with('-'));
+    let input = match &file {
+        Some(file) => format!("{{ jsonl = \"{file}\" }}"),
+        None => format!("{{ range = \"0..{items}\" }}"),
+    };
     let directory = tempfile::tempdir()?;
     let ledger = directory.path().join("ledger.db");
     let job = format!(
-        "name = \"throughput\"\ninput = {{ range = \"0..{items}\" }}\nmax_concurrency = {max}\n\
+        "name = \"throughput\"\ninput = {input}\nmax_concurrency = {max}\n\
          ledger = \"sqlite:{}\"\n",
         ledger.display()
     );
@@ -28,7 +36,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let begun = std::time::Instant::now();
     let report = Embedded::new(job, noop)?.run().await?;
     let seconds = begun.elapsed().as_secs_f64();
-    assert_eq!(report.counts.succeeded, items, "every item succeeds");
+    assert_eq!(
+        report.counts.succeeded, report.counts.total,
+        "every item succeeds"
+    );
+    let items = report.counts.total;
     let rate = items as f64 / seconds;
     println!(
         "{items} items, max concurrency {max}: {seconds:.2} s, {rate:.0} items/s, peak memory {} MB",
