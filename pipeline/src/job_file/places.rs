@@ -10,7 +10,7 @@ use crate::core::job::{LedgerUri, Location};
 use super::error::Code;
 use super::reading::{Env, Problem};
 
-/// The ledger of a job that names none, beside its file.
+/// The ledger of a job that names none, in the directory where the command is given.
 pub const LEDGER_DEFAULT: &str = "sqlite:.trommel/ledger.db";
 
 /// Fills in `~`, `${VAR}` and `${VAR:-default}` (the default also stands in for an empty variable, and

@@ -17,7 +17,11 @@ fn options() -> ParseOptions {
     ParseOptions {
         executors: Executors::Commands,
         cores: 2,
-        overrides: Overrides::default(),
+        // The command was given in the directory of the job file.
+        overrides: Overrides {
+            dir: "/jobs/photos".into(),
+            ..Overrides::default()
+        },
     }
 }
 

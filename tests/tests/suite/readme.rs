@@ -51,16 +51,15 @@ fn blocks(text: &str, language: &str) -> Vec<Vec<String>> {
 fn steps(blocks: &[Vec<String>]) -> Vec<Step> {
     let mut steps: Vec<Step> = Vec::new();
     for line in blocks.iter().flatten() {
-        match line.strip_prefix("$ ") {
-            Some(command) => steps.push(Step {
+        if let Some(command) = line.strip_prefix("$ ") {
+            steps.push(Step {
                 command: command.to_owned(),
                 output: Vec::new(),
-            }),
-            None => {
-                let step = steps.last_mut().expect("a command comes first");
-                step.output.push(line.clone());
-            }
+            });
+            continue;
         }
+        let step = steps.last_mut().expect("a command comes first");
+        step.output.push(line.clone());
     }
     steps
 }
@@ -106,10 +105,9 @@ fn elided(line: &str) -> String {
             if is_clock(word) || is_rate(word) {
                 return "[..]".to_owned();
             }
-            let pieces = word.split('/').map(|piece| match is_run(piece) {
-                true => "[..]",
-                false => piece,
-            });
+            let pieces = word
+                .split('/')
+                .map(|piece| if is_run(piece) { "[..]" } else { piece });
             pieces.collect::<Vec<_>>().join("/")
         })
         .collect::<Vec<_>>()
