@@ -16,6 +16,7 @@ const PARTS_MAX: usize = 4;
 #[derive(Debug, Default)]
 pub struct PartCache {
     state: Mutex<State>,
+    reading: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug, Default)]
@@ -35,6 +36,11 @@ impl PartCache {
         let (last, inputs) = state.parts.get_mut(&part)?;
         *last = uses;
         Some(inputs.clone())
+    }
+
+    /// Held by whoever reads a part that is not here.
+    pub(crate) async fn turn(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.reading.lock().await
     }
 
     /// Parts with smaller numbers will be asked for soon: the reader hands them over.

@@ -171,6 +171,11 @@ pub(super) async fn part_inputs(
     if let Some(inputs) = run.cache.get(part.number) {
         return Ok(inputs);
     }
+    // One at a time: the pages of a part are leased together, and each would read it all.
+    let _turn = run.cache.turn().await;
+    if let Some(inputs) = run.cache.get(part.number) {
+        return Ok(inputs);
+    }
     let inputs = load_part(&run.job.input, &run.stores, cursor, part).await?;
     run.cache.put(part.number, inputs.clone());
     Ok(inputs)
