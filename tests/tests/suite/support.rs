@@ -87,6 +87,9 @@ pub(crate) fn wait_until(what: &str, within: Duration, mut is_so: impl FnMut() -
 pub(crate) struct Place {
     dir: TempDir,
     commands: AtomicU32,
+    variables: Vec<(String, String)>,
+    /// The ledger, if it is not the place's own.
+    ledger: Option<String>,
 }
 
 impl Place {
@@ -95,6 +98,19 @@ impl Place {
         Self {
             dir: tempfile::tempdir().expect("a temporary directory"),
             commands: AtomicU32::new(0),
+            variables: Vec::new(),
+            ledger: None,
+        }
+    }
+
+    /// An empty one whose commands see these variables and look into this ledger. `run` and `worker` are
+    /// not told of it: their job names it.
+    pub(crate) fn elsewhere(ledger: &str, variables: &[(&str, &str)]) -> Self {
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        Self {
+            variables: variables.iter().map(owned).collect(),
+            ledger: Some(ledger.to_owned()),
+            ..Self::new()
         }
     }
 
@@ -158,10 +174,16 @@ impl Place {
         let out = self.path(format!("command-{number}.out"));
         let err = self.path(format!("command-{number}.err"));
         let file = |path: &Path| File::create(path).expect("a file of ours");
-        let child = Command::new(env!("CARGO_BIN_EXE_trommel-cli"))
+        let mut command = Command::new(env!("CARGO_BIN_EXE_trommel-cli"));
+        command.env_remove("TROMMEL_LEDGER");
+        let names_a_job = matches!(args.first(), Some(&("run" | "worker")));
+        if let (Some(ledger), false) = (&self.ledger, names_a_job) {
+            command.env("TROMMEL_LEDGER", ledger);
+        }
+        let child = command
             .args(args)
             .current_dir(self.dir.path())
-            .env_remove("TROMMEL_LEDGER")
+            .envs(self.variables.iter().cloned())
             .stdin(stdin)
             .stdout(file(&out))
             .stderr(file(&err))
