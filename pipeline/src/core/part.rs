@@ -10,8 +10,9 @@ use super::item::Pin;
 /// A part holds at most this many items …
 pub const PART_ITEMS_MAX: u32 = 10_000;
 
-/// … and at most about this many bytes of them (the last item may go over).
-pub const PART_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// … and at most about this many bytes of them (the last item may go over): a few parts are in memory at
+/// once. Items of up to 200 bytes fill a part by their number first.
+pub const PART_BYTES_MAX: usize = 2 * 1024 * 1024;
 
 /// Where the items of a part lie.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -233,6 +233,8 @@ pub struct Env {
     /// The lanes whose queue last answered with nothing.
     pub empty: BTreeMap<Lane, AtomicBool>,
     runs: Mutex<BTreeMap<RunId, RunHandle>>,
+    /// A run became known.
+    pub opened: Notify,
     /// Classes of the handlers' own that this session has counted by name.
     classes: Mutex<BTreeSet<String>>,
     /// Pages that this session's workers lease or hold, and how often each.
@@ -265,6 +267,7 @@ impl Env {
             closing: CancellationToken::new(),
             kill: CancellationToken::new(),
             empty,
+            opened: Notify::new(),
             runs: Mutex::default(),
             classes: Mutex::default(),
             held: Mutex::default(),
@@ -316,6 +319,7 @@ impl Env {
             }
             runs.insert(run.clone(), handle.clone());
         }
+        self.opened.notify_one();
         let (env, judged) = (self.clone(), handle.clone());
         let judge = async move {
             super::judge::judge(&env, &judged).await;

@@ -10,10 +10,12 @@ use serde_json::value::RawValue;
 use tokio::io::AsyncReadExt;
 
 use crate::core::id::{Generation, ItemId, SessionId};
-use crate::core::part::PART_BYTES_MAX;
 use crate::ports::ObjectsError;
 
 use super::source::Stores;
+
+/// A part holds about this many bytes.
+const OUTPUT_PART_BYTES_MAX: u64 = 8 * 1024 * 1024;
 
 /// One session's output parts of one run.
 #[derive(Debug)]
@@ -147,7 +149,7 @@ impl OutputWriter {
         stores: &Stores,
         bytes: Bytes,
     ) -> Result<(String, u64), ObjectsError> {
-        if self.bytes > 0 && self.bytes + bytes.len() as u64 > PART_BYTES_MAX as u64 {
+        if self.bytes > 0 && self.bytes + bytes.len() as u64 > OUTPUT_PART_BYTES_MAX {
             self.next_part();
         }
         let name = format!("{}-{}", self.session, self.number);

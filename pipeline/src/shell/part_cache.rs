@@ -9,7 +9,7 @@ use crate::core::part::Cursor;
 /// A part's items.
 pub(super) type Inputs = Arc<[Arc<Input>]>;
 
-/// Parts are at most 8 MB, so this many are at most about 50 MB in memory with their overhead.
+/// Parts are at most 2 MB of text, so this many are some 10 MB in memory with their overhead.
 const PARTS_MAX: usize = 4;
 
 /// The last few parts.

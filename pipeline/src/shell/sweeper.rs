@@ -45,7 +45,13 @@ pub(super) async fn sweep(env: &Env) {
         }
         memory.sweeps += 1;
         let took = env.runtime.clock.tick().since(begun);
-        env.pause(env.settings.sweep_every.max(took * SHARE)).await;
+        let pause = env.settings.sweep_every.max(took * SHARE);
+        // What a crash left is looked for as soon as its run is known.
+        tokio::select! {
+            biased;
+            () = env.opened.notified() => {}
+            () = env.pause(pause) => {}
+        }
     }
 }
 

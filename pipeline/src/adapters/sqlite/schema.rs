@@ -30,7 +30,7 @@ const LOG_BYTES_MAX: u32 = 64 * 1024 * 1024;
 pub(super) const BUSY_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// What each connection keeps of the file in memory, in KiB.
-const PAGE_CACHE_KIB: u32 = 8 * 1024;
+const PAGE_CACHE_KIB: u32 = 1024;
 
 /// Everything a new file gets. Views for people belong at the end.
 const LAYOUT_SQL: &str = "
