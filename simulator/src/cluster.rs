@@ -22,10 +22,12 @@ use trommel::ports::table::TableProfile;
 use trommel::ports::{Executor, Queue};
 use trommel::shell::{Env, OpenRun, OpenedRun, Session, SessionEnd, Settings, Stores};
 
-use crate::entropy::Stream;
+use serde::{Deserialize, Serialize};
+
 use crate::exec::lock;
 use crate::node::Node;
-use crate::services::{Faults, QueueModel, TableLink, TableModel};
+use crate::point::{Kind, Operation};
+use crate::services::{Injector, ObjectsLink, QueueModel, Source, TableLink, TableModel};
 use crate::simulation::Simulation;
 
 /// The run's name; there is one.
@@ -35,7 +37,8 @@ pub const RUN: &str = "run-1";
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// What the handler does. Chances are of a million calls.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Behaviour {
     /// A call takes at least this …
     pub shortest: Duration,
@@ -81,13 +84,17 @@ pub struct Seen {
     pub began: Tick,
     /// Whether it succeeded; none: it never came to its end.
     pub succeeded: Option<bool>,
+    /// Whether it failed with the class that the job's rule retries.
+    pub flaky: bool,
 }
 
 /// All calls, and how many run right now.
 #[derive(Default)]
 struct Watch {
     seen: Vec<Seen>,
-    running: u32,
+    /// By their place in `seen`: the session that began it.
+    running: BTreeMap<usize, SessionId>,
+    /// The most that ran at one time under valid leases.
     most: u32,
 }
 
@@ -99,7 +106,10 @@ struct Inner {
     queues: BTreeMap<Lane, Arc<QueueModel>>,
     service: Node,
     behaviour: Mutex<Behaviour>,
-    draws: Stream,
+    injector: Arc<Injector>,
+    processes: Mutex<BTreeMap<String, Process>>,
+    /// Crashed processes that are on their way back.
+    coming_back: Mutex<u32>,
     watch: Mutex<Watch>,
 }
 
@@ -114,11 +124,11 @@ impl Cluster {
     pub fn new(sim: &Simulation, job: Job, settings: Settings, profile: TableProfile) -> Self {
         let service = sim.node("services");
         let seed = sim.seed();
-        let table = TableModel::new(profile, service.clone(), seed);
-        let queues = Lane::ALL
-            .into_iter()
-            .map(|lane| (lane, QueueModel::new(lane.as_str(), &service, seed)))
-            .collect();
+        let injector = Arc::new(Injector::new(seed));
+        let table = TableModel::new(profile, service.clone(), injector.clone());
+        let queue = |lane: Lane| QueueModel::new(lane.as_str(), &service, injector.clone());
+        let queues = Lane::ALL.into_iter().map(|lane| (lane, queue(lane)));
+        let queues = queues.collect();
         let stores = Stores {
             input: Arc::new(MemoryObjects::new()),
             input_prefix: Vec::new(),
@@ -134,12 +144,51 @@ impl Cluster {
             queues,
             service,
             behaviour: Mutex::new(calm),
-            draws: seed.stream("handler"),
+            injector,
+            processes: Mutex::default(),
+            coming_back: Mutex::default(),
             watch: Mutex::default(),
         };
-        Self {
-            inner: Arc::new(inner),
-        }
+        let inner = Arc::new(inner);
+        let cluster = Arc::downgrade(&inner);
+        inner.injector.on_crash(move |node, back_after| {
+            if let Some(inner) = cluster.upgrade() {
+                Self { inner }.restart(node, back_after);
+            }
+        });
+        Self { inner }
+    }
+
+    /// A crashed process comes back, as its operator or its platform sees to it.
+    fn restart(&self, crashed: &Node, back_after: Duration) {
+        let former = lock(&self.inner.processes).get(crashed.name()).cloned();
+        let Some(former) = former else { return };
+        *lock(&self.inner.coming_back) += 1;
+        let (cluster, crashed) = (self.clone(), crashed.clone());
+        self.inner.service.spawn("restart", async move {
+            let clock = cluster.inner.service.runtime().clock;
+            clock.sleep(back_after).await;
+            let node = crashed.successor();
+            if node.incarnation() == crashed.incarnation() + 1 {
+                cluster.start(&node, former.lanes);
+            }
+            *lock(&cluster.inner.coming_back) -= 1;
+        });
+    }
+
+    /// The latest process of each node.
+    pub fn processes(&self) -> Vec<Process> {
+        lock(&self.inner.processes).values().cloned().collect()
+    }
+
+    /// Whether every process has left, and none is on its way back.
+    pub fn is_over(&self) -> bool {
+        *lock(&self.inner.coming_back) == 0 && self.processes().iter().all(Process::is_over)
+    }
+
+    /// What makes calls fail.
+    pub fn injector(&self) -> &Injector {
+        &self.inner.injector
     }
 
     /// The job.
@@ -172,12 +221,9 @@ impl Cluster {
         *lock(&self.inner.behaviour) = behaviour;
     }
 
-    /// From now on these faults happen, on all ways to all services.
-    pub fn set_faults(&self, faults: Faults) {
-        self.inner.table.set_faults(faults);
-        for queue in self.inner.queues.values() {
-            queue.set_faults(faults);
-        }
+    /// From now on faults come from there.
+    pub fn set_faults(&self, source: Source) {
+        self.inner.injector.set(source);
     }
 
     /// The ledger for those who watch: without faults, without delay.
@@ -193,7 +239,7 @@ impl Cluster {
 
     /// How many calls run right now.
     pub fn running(&self) -> u32 {
-        lock(&self.inner.watch).running
+        lock(&self.inner.watch).running.len() as u32
     }
 
     /// The most calls that ever ran at one time, over all nodes.
@@ -226,6 +272,7 @@ impl Cluster {
     /// Starts a process on a node: it works on the run, on these lanes, until it has ended.
     pub fn start(&self, node: &Node, lanes: &'static [Lane]) -> Process {
         let process = Process::new(self, node, lanes);
+        lock(&self.inner.processes).insert(node.name().to_owned(), process.clone());
         let main = process.clone();
         node.spawn("main", async move { main.work().await });
         process
@@ -252,27 +299,36 @@ impl Cluster {
 
     async fn handle(self, node: Node, item: HandlerItem) -> Result<String, Failure> {
         let behaviour = *lock(&self.inner.behaviour);
-        let draws = &self.inner.draws;
+        let injector = &self.inner.injector;
+        let mut ticket = injector.ticket(Operation::Call, &node, &item.id.to_string());
         let call = Watched::begin(&self.inner, &node, &item);
+        if ticket.is(Kind::CrashBefore) {
+            return injector.crash(&node, &mut ticket).await;
+        }
         let spread = behaviour.longest.saturating_sub(behaviour.shortest);
-        let part = draws.below(1_000_000) as u32;
-        let mut takes = behaviour.shortest + spread * part / 1_000_000;
-        if draws.chance(behaviour.slow) {
+        let mut takes = behaviour.shortest + ticket.up_to(spread);
+        let slow = ticket.dice.chance(behaviour.slow);
+        if slow || ticket.is(Kind::Slow) {
             takes = behaviour.longest * 10;
         }
         node.runtime().clock.sleep(takes).await;
         let failure = |class: &str| Err(Failure::new(Class::named(class), "simulated"));
-        let result = if draws.chance(behaviour.flaky) {
+        let flaky = ticket.dice.chance(behaviour.flaky);
+        let result = if flaky {
             failure("Flaky")
-        } else if draws.chance(behaviour.bad) {
+        } else if ticket.dice.chance(behaviour.bad) {
             failure("Bad")
-        } else if draws.chance(behaviour.throttled) {
+        } else if ticket.dice.chance(behaviour.throttled) || ticket.is(Kind::Throttled) {
             Err(Failure::new(Class::Throttled, "simulated"))
         } else {
             Ok(item.idempotency_key())
         };
-        call.end(result.is_ok());
-        assert!(!draws.chance(behaviour.panics), "simulated");
+        let dies = ticket.dice.chance(behaviour.panics) || ticket.is(Kind::Dies);
+        call.end(result.is_ok() && !dies, flaky && !dies);
+        if ticket.is(Kind::CrashAfter) {
+            return injector.crash(&node, &mut ticket).await;
+        }
+        assert!(!dies, "simulated");
         result
     }
 }
@@ -285,14 +341,10 @@ struct Watched<'a> {
 
 impl<'a> Watched<'a> {
     fn begin(inner: &'a Inner, node: &Node, item: &HandlerItem) -> Self {
+        let process = lock(&inner.processes).get(node.name()).cloned();
+        let session = process.and_then(|process| process.session());
+        let session = session.unwrap_or_else(|| SessionId::new("of no process"));
         let mut watch = lock(&inner.watch);
-        watch.running += 1;
-        watch.most = watch.most.max(watch.running);
-        let (running, lent) = (watch.running, inner.table.lent(inner.job.name.as_str()));
-        if i64::from(running) > lent {
-            let broken = format!("S10: {running} calls run, and {lent} permits are lent");
-            inner.table.report(broken);
-        }
         let index = watch.seen.len();
         watch.seen.push(Seen {
             item: item.id,
@@ -300,20 +352,34 @@ impl<'a> Watched<'a> {
             generation: item.generation.0,
             began: node.runtime().clock.tick(),
             succeeded: None,
+            flaky: false,
         });
+        watch.running.insert(index, session);
+        let job = inner.job.name.as_str();
+        // Calls of a session that was marked dead, of a frozen process say, run under no lease.
+        let lives = |session: &&SessionId| inner.table.is_live(job, session.as_str());
+        let running = watch.running.values().filter(lives).count() as u32;
+        watch.most = watch.most.max(running);
+        let lent = inner.table.lent(job);
+        if i64::from(running) > lent {
+            let broken = format!("S10: {running} calls run, and {lent} permits are lent");
+            inner.table.report(broken);
+        }
         drop(watch);
         node.trace(&format_args!("calls {} attempt {}", item.id, item.attempt));
         Self { inner, index }
     }
 
-    fn end(&self, succeeded: bool) {
-        lock(&self.inner.watch).seen[self.index].succeeded = Some(succeeded);
+    fn end(&self, succeeded: bool, flaky: bool) {
+        let mut watch = lock(&self.inner.watch);
+        let seen = &mut watch.seen[self.index];
+        (seen.succeeded, seen.flaky) = (Some(succeeded), flaky);
     }
 }
 
 impl Drop for Watched<'_> {
     fn drop(&mut self) {
-        lock(&self.inner.watch).running -= 1;
+        lock(&self.inner.watch).running.remove(&self.index);
     }
 }
 
@@ -321,6 +387,22 @@ impl Drop for Watched<'_> {
 struct Opener {
     cluster: Cluster,
     node: Node,
+}
+
+impl Opener {
+    /// The same stores, on this node's way to them.
+    fn stores(&self) -> Stores {
+        let inner = &self.cluster.inner;
+        let link = |store: &Arc<dyn trommel::ports::Objects>| {
+            let injector = inner.injector.clone();
+            Arc::new(ObjectsLink::new(store.clone(), &self.node, injector))
+        };
+        Stores {
+            input: link(&inner.stores.input),
+            scratch: link(&inner.stores.scratch),
+            ..inner.stores.clone()
+        }
+    }
 }
 
 #[async_trait]
@@ -332,7 +414,7 @@ impl OpenRun for Opener {
         let lanes = Lane::ALL.into_iter().filter(has_lane);
         Ok(OpenedRun {
             executors: lanes.map(|lane| (lane, handler.clone())).collect(),
-            stores: self.cluster.inner.stores.clone(),
+            stores: self.stores(),
             job,
         })
     }
@@ -371,6 +453,18 @@ impl Process {
             queues,
             state: Arc::default(),
         }
+    }
+
+    /// The session it opened last.
+    fn session(&self) -> Option<SessionId> {
+        let state = lock(&self.state);
+        let env = state.env.as_ref()?;
+        Some(env.ledger.session().clone())
+    }
+
+    /// Where it runs.
+    pub fn node(&self) -> &Node {
+        &self.node
     }
 
     /// Asks it to stop softly.

@@ -78,6 +78,8 @@ struct State {
     /// By deadline, then in the order of their making.
     timers: BTreeMap<(u64, u64), Timer>,
     panics: Vec<Panicked>,
+    /// Owners that do not run before then.
+    frozen: BTreeMap<Owner, u64>,
     /// Owners whose tasks and timers ended for good, by number.
     ended: BTreeSet<Owner>,
     /// Whether all did.
@@ -156,6 +158,13 @@ impl Exec {
         let mut state = lock(&self.state);
         state.ended.insert(owner);
         Self::drop_where(state, |other| other == owner);
+    }
+
+    /// Polls no task of this owner for so long.
+    pub(crate) fn freeze(&self, owner: Owner, duration: std::time::Duration) {
+        let mut state = lock(&self.state);
+        let until = (Tick(state.now) + duration).0;
+        state.frozen.insert(owner, until);
     }
 
     pub(crate) fn end_all(&self) {
@@ -299,8 +308,22 @@ impl Exec {
         let Some(task) = state.tasks.get_mut(&number) else {
             return;
         };
+        let (owner, waker) = (task.owner, task.waker.clone());
+        if let Some(until) = state.frozen.get(&owner).copied() {
+            if until > state.now {
+                // Woken again once it thaws; until then it counts as not queued.
+                if let Some(task) = state.tasks.get(&number) {
+                    task.flag.queued.store(false, Ordering::Relaxed);
+                }
+                state.timers_made += 1;
+                let key = (until, state.timers_made);
+                state.timers.insert(key, Timer { owner, waker });
+                return;
+            }
+            state.frozen.remove(&owner);
+        }
+        let task = state.tasks.get_mut(&number).expect("it was there just now");
         let mut future = task.future.take().expect("no poll within a poll");
-        let waker = task.waker.clone();
         task.flag.queued.store(false, Ordering::Relaxed);
         drop(state);
 

@@ -8,12 +8,22 @@
 //! bounds of [`halt`], [`entropy`] derives streams of numbers from the seed, [`trace`] writes down what
 //! happened. [`services`] are what nodes share, with faults; [`cluster`] puts the real shell on nodes.
 
+pub mod bugs;
+pub mod cli;
 pub mod cluster;
+pub mod corpus;
 pub mod entropy;
 pub mod exec;
 pub mod halt;
 pub mod node;
+pub mod oracle;
+pub mod point;
+pub mod report;
+pub mod run;
+pub mod scenario;
+pub mod search;
 pub mod services;
+pub mod shrink;
 pub mod simulation;
 pub mod trace;
 

@@ -65,6 +65,19 @@ impl Node {
         }
     }
 
+    /// The process that lives under its name now; a new one, if that one crashed.
+    #[must_use]
+    pub fn successor(&self) -> Self {
+        self.world.node(&self.name)
+    }
+
+    /// Stops it without killing it, as a machine that swaps or is moved: nothing of it runs for so long,
+    /// then everything goes on as if no time had passed. The world's clock goes on meanwhile.
+    pub fn freeze(&self, duration: std::time::Duration) {
+        self.trace(&format_args!("frozen for {duration:?}"));
+        self.world.exec.freeze(self.owner, duration);
+    }
+
     /// Writes an event of this node into the trace.
     pub fn trace(&self, what: &dyn fmt::Display) {
         self.world.trace(&self.name, what);

@@ -39,6 +39,49 @@ impl World {
         let at = self.exec.now();
         lock(&self.trace).event(at, who, what);
     }
+
+    /// The living process of this name; a new one, if there is none or it crashed.
+    pub(crate) fn node(self: &Arc<Self>, name: &str) -> Node {
+        let (node, is_new) = self.find_or_start(name);
+        if is_new {
+            node.trace(&format_args!("started as number {}", node.incarnation));
+        }
+        node
+    }
+
+    fn find_or_start(self: &Arc<Self>, name: &str) -> (Node, bool) {
+        let mut nodes = lock(&self.nodes);
+        let former = nodes.latest.get(name);
+        if let Some(latest) = former.filter(|latest| !self.exec.has_ended(latest.owner)) {
+            let node = Node {
+                world: Arc::clone(self),
+                owner: latest.owner,
+                name: name.into(),
+                incarnation: latest.incarnation,
+                entropy: Arc::clone(&latest.entropy),
+            };
+            return (node, false);
+        }
+        let incarnation = former.map_or(1, |latest| latest.incarnation + 1);
+        let owner = nodes.started;
+        let stream = format!("node {name} {incarnation}");
+        let entropy = Arc::new(self.seed.stream(&stream));
+        nodes.started += 1;
+        let latest = Latest {
+            owner,
+            incarnation,
+            entropy: Arc::clone(&entropy),
+        };
+        nodes.latest.insert(name.into(), latest);
+        let node = Node {
+            world: Arc::clone(self),
+            owner,
+            name: name.into(),
+            incarnation,
+            entropy,
+        };
+        (node, true)
+    }
 }
 
 /// A simulated world. Everything in it follows from its seed and from the futures given to it.
@@ -73,45 +116,7 @@ impl Simulation {
 
     /// The living process of this name; a new one, if there is none or it crashed.
     pub fn node(&self, name: &str) -> Node {
-        let (node, is_new) = self.find_or_start(name);
-        if is_new {
-            node.trace(&format_args!("started as number {}", node.incarnation));
-        }
-        node
-    }
-
-    fn find_or_start(&self, name: &str) -> (Node, bool) {
-        let mut nodes = lock(&self.world.nodes);
-        let former = nodes.latest.get(name);
-        if let Some(latest) = former.filter(|latest| !self.world.exec.has_ended(latest.owner)) {
-            let node = Node {
-                world: Arc::clone(&self.world),
-                owner: latest.owner,
-                name: name.into(),
-                incarnation: latest.incarnation,
-                entropy: Arc::clone(&latest.entropy),
-            };
-            return (node, false);
-        }
-        let incarnation = former.map_or(1, |latest| latest.incarnation + 1);
-        let owner = nodes.started;
-        let stream = format!("node {name} {incarnation}");
-        let entropy = Arc::new(self.world.seed.stream(&stream));
-        nodes.started += 1;
-        let latest = Latest {
-            owner,
-            incarnation,
-            entropy: Arc::clone(&entropy),
-        };
-        nodes.latest.insert(name.into(), latest);
-        let node = Node {
-            world: Arc::clone(&self.world),
-            owner,
-            name: name.into(),
-            incarnation,
-            entropy,
-        };
-        (node, true)
+        self.world.node(name)
     }
 
     /// Runs everything until the future is done; it takes turns with the tasks, by the seed.
@@ -163,6 +168,11 @@ impl Simulation {
     /// Writes an event of the world itself into the trace.
     pub fn trace(&self, what: &dyn fmt::Display) {
         self.world.trace("sim", what);
+    }
+
+    /// Keeps the trace's hash and not its text: for many runs at full speed.
+    pub fn forget_text(&self) {
+        lock(&self.world.trace).forget_text();
     }
 
     /// The trace so far.

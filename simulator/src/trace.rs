@@ -30,6 +30,7 @@ pub struct Trace {
     hash: u64,
     events: u64,
     line: String,
+    forgets: bool,
 }
 
 impl Default for Trace {
@@ -39,6 +40,7 @@ impl Default for Trace {
             hash: FNV_START,
             events: 0,
             line: String::new(),
+            forgets: false,
         }
     }
 }
@@ -54,9 +56,14 @@ impl Trace {
         self.line.push('\n');
         self.hash = fnv1a(self.hash, self.line.bytes());
         self.events += 1;
-        if self.text.len() + self.line.len() <= TRACE_BYTES_MAX {
+        if !self.forgets && self.text.len() + self.line.len() <= TRACE_BYTES_MAX {
             self.text.push_str(&self.line);
         }
+    }
+
+    /// Keeps no text from now on, only the hash.
+    pub fn forget_text(&mut self) {
+        self.forgets = true;
     }
 
     /// The lines, up to [`TRACE_BYTES_MAX`].

@@ -17,6 +17,7 @@ pub mod outcome;
 pub mod packing;
 pub mod page;
 pub mod part;
+pub mod planted;
 pub mod redrive;
 pub mod retry;
 pub mod run;

@@ -23,6 +23,7 @@ use super::outcome::{Outcome, Settled};
 use super::part::Stretch;
 use super::tally::Tally;
 use super::time::Timestamp;
+use crate::core::planted::{Bug, is_planted};
 
 /// A page holds at most this many items.
 pub const PAGE_ITEMS_MAX: usize = 100;
@@ -362,7 +363,9 @@ impl Page {
         page.status = PageStatus::Leased {
             session: session.clone(),
         };
-        page.epoch = self.epoch.next();
+        if !is_planted(Bug::LeaseKeepsEpoch) {
+            page.epoch = self.epoch.next();
+        }
         Ok((page, Effects::default()))
     }
 
@@ -468,6 +471,9 @@ impl Page {
         page.epoch = self.epoch.next();
         page.deaths += 1;
         page.status = PageStatus::Ready;
+        if is_planted(Bug::TakeOverForgets) {
+            page.items.fill(ItemState::default());
+        }
         let Some(index) = page.alone.take() else {
             return Ok((page, effects));
         };
@@ -524,6 +530,7 @@ impl Page {
                         )
                     })?;
                 }
+                Mark::Done(_) if is_planted(Bug::RedriveSkipsUncounted) => {}
                 Mark::Done(outcome) => effects.tally.reopened.add(outcome, 1),
                 Mark::Pending => {}
             }

@@ -13,6 +13,7 @@ use super::outcome::Outcome;
 use super::page::{ItemState, Mark, Page};
 use super::retry::{CatchRule, Decision, RetryRule, Then, decide};
 use super::time::{Tick, Timestamp};
+use crate::core::planted::{Bug, is_planted};
 
 /// A retry due within this is waited for by the holder; a page whose next retry is further off is
 /// released, and the sweeper hints at it when it is due.
@@ -350,7 +351,9 @@ impl Work {
         );
         let delay = match decision {
             Decision::Retry { rule, delay } => {
-                item.retries[rule] += 1;
+                if !is_planted(Bug::RetriesUncharged) {
+                    item.retries[rule] += 1;
+                }
                 let (charged, granted) = (item.retries[rule], rules.retry[rule].max_attempts);
                 check(charged <= granted, InvariantId::S11, || {
                     format!("{charged} retries charged to rule {rule}, which grants {granted}")

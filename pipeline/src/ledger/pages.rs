@@ -7,6 +7,7 @@ use crate::core::invariant::{InvariantId, check};
 use crate::core::lane::Lane;
 use crate::core::packing::Packed;
 use crate::core::page::{Effects, ItemState, Page, PageEvent, PageStatus, Refusal};
+use crate::core::planted::{Bug, is_planted};
 use crate::core::tally::Tally;
 use crate::core::time::Timestamp;
 use crate::ports::table::Change;
@@ -156,6 +157,9 @@ impl Ledger {
         held: &Held,
         dead: &SessionId,
     ) -> Result<(Held, Effects), LedgerError> {
+        if is_planted(Bug::TakeOverNotRecorded) {
+            return Ok((held.clone(), Effects::default()));
+        }
         self.advance(
             run,
             held,
@@ -279,6 +283,12 @@ impl Ledger {
             *tally.classes.entry(class).or_default() += 1;
         }
         let mut escalations = Vec::new();
+        if is_planted(Bug::EscalationCounted) {
+            let moved = moved.len() as u64;
+            tally
+                .settled
+                .add(crate::core::outcome::Outcome::Failed, moved);
+        }
         for index in moved {
             let id = page.id.escalation_of(index);
             let first = page.index_in_part(index).ok_or_else(|| {
@@ -321,11 +331,17 @@ impl Ledger {
                 owners.extend(std::iter::repeat_n(position, own.len()));
                 writes.extend(own);
             }
-            if !tally.is_empty() {
-                writes.push(tallies::add(run, self.slot(), generation, &tally));
+            let counts = tallies::add(run, self.slot(), generation, &tally);
+            let forgets = is_planted(Bug::TallyForgotten) && tally.settled.total() == 1;
+            let apart = is_planted(Bug::TallyApart);
+            if !tally.is_empty() && !forgets && !apart {
+                writes.push(counts.clone());
             }
             match self.transact(writes).await {
                 Ok(()) => {
+                    if apart && !tally.is_empty() {
+                        let _ = self.write(counts).await;
+                    }
                     for (index, decided) in group {
                         ends[index] = SettleEnd::Recorded(decided.recorded());
                     }
@@ -343,6 +359,9 @@ impl Ledger {
                 // If it happened, the pages' conditions fail next, and each page says whose write it has.
                 Err(error) if error.is_unclear() => {
                     unclears += 1;
+                    if is_planted(Bug::TallyRepeated) {
+                        let _ = self.write(counts).await;
+                    }
                     if unclears >= UNCLEAR_TRIES_MAX {
                         return Err(unclear("a settle"));
                     }
@@ -446,7 +465,9 @@ struct Decided {
 impl Decided {
     fn writes(&self, run: &RunId) -> Vec<Write> {
         let mut writes = vec![put(run, &self.held.write, &self.page, &self.write)];
-        writes.extend(self.escalations.iter().map(|page| create(run, page)));
+        if !is_planted(Bug::EscalationUnwritten) {
+            writes.extend(self.escalations.iter().map(|page| create(run, page)));
+        }
         writes
     }
 
@@ -482,18 +503,26 @@ fn fitting(group: &[(usize, Decided)], writes_max: usize) -> usize {
 }
 
 fn put(run: &RunId, former: &WriteId, page: &Page, write: &WriteId) -> Write {
+    let mut when = vec![Condition::Equals("write".into(), former.as_str().into())];
+    if is_planted(Bug::UnfencedWrites) {
+        when.clear();
+    }
     Write {
         key: keys::page(run, page.id),
-        when: vec![Condition::Equals("write".into(), former.as_str().into())],
+        when,
         change: Change::Put(page_row::encode(page, write)),
     }
 }
 
 fn create(run: &RunId, page: &Page) -> Write {
-    Write::create(
+    let mut write = Write::create(
         keys::page(run, page.id),
         page_row::encode(page, &WriteId::new(FIRST_WRITE)),
-    )
+    );
+    if is_planted(Bug::PagesMadeTwice) {
+        write.when.clear();
+    }
+    write
 }
 
 fn page_missing(run: &RunId, id: PageId) -> LedgerError {

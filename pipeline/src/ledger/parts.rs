@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::core::id::{Generation, RunId, SHARDS};
 use crate::core::part::{Cursor, Part, Place};
+use crate::core::planted::{Bug, is_planted};
 use crate::ports::{Condition, Key, Query, Row, Update, Write};
 
 use super::error::{LedgerError, damaged};
@@ -48,7 +49,7 @@ impl Ledger {
             .with("items", i64::from(part.items))
             .with("place", place);
         let cursor_text = serde_json::to_string(cursor).expect("a cursor serialises");
-        let writes = vec![
+        let mut writes = vec![
             Write::create(keys::part(run, part.number), row),
             Write::update(
                 keys::run(run),
@@ -63,6 +64,14 @@ impl Ledger {
                 ],
             ),
         ];
+        if is_planted(Bug::FrozenTwice) {
+            writes.iter_mut().for_each(|write| write.when.clear());
+        }
+        if is_planted(Bug::CursorBeforePart) {
+            let part = writes.remove(0);
+            self.write(writes.remove(0)).await?;
+            return self.write(part).await.map(|_| ());
+        }
         match self.transact(writes).await {
             Err(error) if error.is_condition() => Err(LedgerError::Raced),
             Err(error) if error.is_unclear() => match self.part(run, part.number).await? {

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::core::id::{JobName, RunId, SessionId, WriteId};
+use crate::core::planted::{Bug, is_planted};
 use crate::ports::{Condition, Key, Query, Row, TableError, Update, Write};
 
 use super::error::{LedgerError, damaged};
@@ -203,15 +204,23 @@ impl Ledger {
                 }
             }
             let pool = self.pool(job).await?;
-            let take = wanted.min(pool.max.saturating_sub(pool.lent));
+            let lent = if is_planted(Bug::PermitsUnbounded) {
+                0
+            } else {
+                pool.lent
+            };
+            let take = wanted.min(pool.max.saturating_sub(lent));
             if take == 0 {
                 return Ok(0);
             }
             let most = i64::from(pool.max) - i64::from(take);
-            let from_pool = vec![
+            let mut from_pool = vec![
                 Condition::Equals("max".into(), i64::from(pool.max).into()),
                 Condition::AtMost("lent".into(), most),
             ];
+            if is_planted(Bug::PermitsUnbounded) {
+                from_pool.clear();
+            }
             match self
                 .move_permits(job, &own, from_pool, i64::from(take))
                 .await
@@ -304,6 +313,9 @@ impl Ledger {
         for _ in 0..UNCLEAR_TRIES_MAX {
             let error = match self.transact(writes.clone()).await {
                 Ok(()) => return Ok(()),
+                Err(error) if error.is_unclear() && is_planted(Bug::PermitsAssumed) => {
+                    return Ok(());
+                }
                 Err(error) if error.is_condition() || error.is_unclear() => error,
                 Err(error) => return Err(error),
             };
@@ -362,7 +374,7 @@ impl Ledger {
                 Update::Set("running".into(), "".into()),
             ],
         );
-        let result = if permits == 0 {
+        let result = if permits == 0 || is_planted(Bug::DeadKeepTheirPermits) {
             self.write(session).await.map(|_| ())
         } else {
             let updates = vec![Update::Add("lent".into(), -permits)];

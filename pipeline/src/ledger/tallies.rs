@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::core::id::{Generation, RunId, SessionId, TALLY_SLOTS};
 use crate::core::outcome::{Outcome, Settled};
+use crate::core::planted::{Bug, is_planted};
 use crate::core::tally::{CLASSES_MAX, Tallies, Tally};
 use crate::ports::{Query, Row, Update, Write};
 
@@ -23,6 +24,11 @@ pub(super) fn slot_of(session: &SessionId) -> u32 {
 
 /// The write that adds to a tally.
 pub(super) fn add(run: &RunId, slot: u32, generation: Generation, tally: &Tally) -> Write {
+    let generation = if is_planted(Bug::TallyOfFirstGeneration) {
+        Generation(0)
+    } else {
+        generation
+    };
     let mut updates = vec![Update::Set("v".into(), SCHEMA_VERSION.into())];
     let mut add = |name: std::borrow::Cow<'static, str>, number: u64| {
         if number > 0 {
@@ -30,7 +36,12 @@ pub(super) fn add(run: &RunId, slot: u32, generation: Generation, tally: &Tally)
         }
     };
     for outcome in Outcome::ALL {
-        add(outcome.as_str().into(), tally.settled.of(outcome));
+        let name = if is_planted(Bug::FailureTalliedAsSuccess) {
+            Outcome::Succeeded
+        } else {
+            outcome
+        };
+        add(name.as_str().into(), tally.settled.of(outcome));
         add(reopened(outcome).into(), tally.reopened.of(outcome));
     }
     add("opened".into(), tally.opened);
@@ -96,7 +107,12 @@ impl Ledger {
         /// More generations than a run may have in one answer; paging goes on beyond.
         const ROWS: usize = 100;
         let mut tallies = Tallies::default();
-        let slots = (0..TALLY_SLOTS)
+        let counted = if is_planted(Bug::VerdictOfOneSlot) {
+            1
+        } else {
+            TALLY_SLOTS
+        };
+        let slots = (0..counted)
             .map(|slot| self.query_all(Query::all(keys::tallies(run, slot), ROWS), usize::MAX));
         for rows in futures_util::future::join_all(slots).await {
             for (sk, row) in rows? {

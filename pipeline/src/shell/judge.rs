@@ -1,10 +1,11 @@
-//! The judge: counts failures first and the total last, so that a breach is never false, and writes
-//! the verdict in one conditional write. Through it a session also learns of wishes and of others' verdicts.
+//! The judge: counts failures first and the total last, so that a breach is never false, both within one
+//! generation, and writes the verdict in one conditional write. Through it a session also learns of wishes and of others' verdicts.
 
 use std::collections::VecDeque;
 
 use crate::core::job::OnBreach;
 use crate::core::outcome::Settled;
+use crate::core::planted::{Bug, is_planted};
 use crate::core::run::{BreachStops, Reason, RunEvent, RunStatus, Wish};
 use crate::core::tally::Tallies;
 use crate::core::tolerance::Breach;
@@ -41,20 +42,35 @@ impl Samples {
     }
 }
 
+/// The counts are read again after so many looks at the run's row alone, for what others settled: whoever
+/// settled the last item counts at once, unless it died in between.
+const GLANCES_MAX: u32 = 8;
+
 /// Judges the run until it is no longer RUNNING or the session ends.
 pub(super) async fn judge(env: &Env, run: &RunHandle) {
     let mut samples = Samples::default();
+    let mut glances = GLANCES_MAX;
     loop {
         let settled = run.settled.notified();
         tokio::pin!(settled);
         settled.as_mut().enable();
-        match look(env, run, &mut samples).await {
+        let looked = if glances < GLANCES_MAX {
+            glances += 1;
+            glance(env, run).await
+        } else {
+            glances = 0;
+            look(env, run, &mut samples).await
+        };
+        match looked {
             Ok(RunStatus::Running) => {}
             Ok(
                 RunStatus::Paused | RunStatus::Succeeded | RunStatus::Failed | RunStatus::Aborted,
             ) => return,
-            Err(LedgerError::Raced) => continue,
-            Err(error) => tracing::warn!(run = %run.id, %error, "the judge cannot look"),
+            Err(LedgerError::Raced) => glances = GLANCES_MAX,
+            Err(error) => {
+                glances = GLANCES_MAX;
+                tracing::warn!(run = %run.id, %error, "the judge cannot look");
+            }
         }
         if env.is_ending() {
             return;
@@ -64,24 +80,55 @@ pub(super) async fn judge(env: &Env, run: &RunHandle) {
             biased;
             () = env.kill.cancelled() => return,
             () = env.drain.cancelled() => return,
+            () = settled.as_mut() => {
+                glances = GLANCES_MAX;
+                env.pause(shortest).await;
+            }
             () = env.runtime.clock.sleep(env.settings.judge_every) => {}
-            () = async { settled.await; env.runtime.clock.sleep(shortest).await } => {}
         }
     }
 }
 
-/// One look; answers where the run stands.
+/// A look at the run's row alone: where it stands, and what was wished.
+async fn glance(env: &Env, run: &RunHandle) -> Result<RunStatus, LedgerError> {
+    let row = env.ledger.run(&run.id).await?;
+    run.learn(Seen::of(&row));
+    if row.state.status != RunStatus::Running {
+        return Ok(row.state.status);
+    }
+    match wished(&row) {
+        Some(event) => change(env, run, row, &event).await,
+        None => Ok(RunStatus::Running),
+    }
+}
+
+/// One look with the counts; answers where the run stands.
 async fn look(env: &Env, run: &RunHandle, samples: &mut Samples) -> Result<RunStatus, LedgerError> {
+    let before = env.ledger.run(&run.id).await?;
     let tallies = env.ledger.tallies(&run.id).await?;
     let row = env.ledger.run(&run.id).await?;
     run.learn(Seen::of(&row));
     if row.state.status != RunStatus::Running {
         return Ok(row.state.status);
     }
-    let Some(event) = decide(run, &row, &tallies, samples) else {
-        return Ok(RunStatus::Running);
-    };
-    let change = env.ledger.change_run(&row, &event, None).await?;
+    // Counts of before a redrive say that all is done, and judge it by failures that are reopened.
+    let moved = before.change != row.change || before.redrive_part != row.redrive_part;
+    if moved && !is_planted(Bug::VerdictOfOldCounts) {
+        return Err(LedgerError::Raced);
+    }
+    match decide(run, &row, &tallies, samples) {
+        Some(event) => change(env, run, row, &event).await,
+        None => Ok(RunStatus::Running),
+    }
+}
+
+async fn change(
+    env: &Env,
+    run: &RunHandle,
+    row: RunRow,
+    event: &RunEvent,
+) -> Result<RunStatus, LedgerError> {
+    let change = env.ledger.change_run(&row, event, None).await?;
     let after = RunRow {
         state: change.after.clone(),
         ..row
@@ -91,6 +138,14 @@ async fn look(env: &Env, run: &RunHandle, samples: &mut Samples) -> Result<RunSt
     Ok(change.after.status)
 }
 
+fn wished(row: &RunRow) -> Option<RunEvent> {
+    match row.wish {
+        Some(Wish::Pause) => Some(RunEvent::Pause(Reason::Asked)),
+        Some(Wish::Stop) => Some(RunEvent::Stop),
+        None => None,
+    }
+}
+
 /// What the numbers ask for, if anything.
 fn decide(
     run: &RunHandle,
@@ -98,10 +153,8 @@ fn decide(
     tallies: &Tallies,
     samples: &mut Samples,
 ) -> Option<RunEvent> {
-    match row.wish {
-        Some(Wish::Pause) => return Some(RunEvent::Pause(Reason::Asked)),
-        Some(Wish::Stop) => return Some(RunEvent::Stop),
-        None => {}
+    if let Some(event) = wished(row) {
+        return Some(event);
     }
     if let Some(event) = verdict(row, tallies) {
         return Some(event);
@@ -116,20 +169,25 @@ fn decide(
 
 /// The verdict, once everything that was to be done is done. It counts all items of the run.
 fn verdict(row: &RunRow, tallies: &Tallies) -> Option<RunEvent> {
-    if row.redrive_part.is_some() {
+    if row.redrive_part.is_some() && !is_planted(Bug::VerdictDuringRedrive) {
         return None;
     }
     let settled = tallies.settled();
-    if let Some(total) = row.total_final()
+    let total = if is_planted(Bug::VerdictBeforeTheEnd) {
+        Some(row.total)
+    } else {
+        row.total_final()
+    };
+    let failures = if is_planted(Bug::ToleranceOffByOne) {
+        settled.failures().saturating_sub(1)
+    } else {
+        settled.failures()
+    };
+    if let Some(total) = total
         && settled.total() == total
     {
         return Some(
-            match row
-                .state
-                .limits
-                .tolerance
-                .breach(settled.failures(), Some(total))
-            {
+            match row.state.limits.tolerance.breach(failures, Some(total)) {
                 Some(breach) => RunEvent::Fail(Reason::Breach { breach }),
                 None => RunEvent::Succeed,
             },
@@ -159,6 +217,8 @@ fn breach_now(
     // What the final verdict would tolerate must not stop the run before its end: of five reopened items one
     // is 20 %, and may still be well within the run's budget.
     let all = tallies.settled().failures();
+    let equality = u64::from(is_planted(Bug::BreachAtEquality) && failures > 0);
+    let (failures, all) = (failures + equality, all + equality);
     if let Some(breach) = tolerance.breach(failures, base)
         && tolerance.breach(all, row.total_final()).is_some()
     {

@@ -5,6 +5,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
+use crate::core::planted::{Bug, is_planted};
 use tokio::sync::Notify;
 
 /// The session's permits. Shared by the engines of all lanes and the keeper.
@@ -48,7 +49,11 @@ impl Permits {
             if state.alone != Alone::Nobody {
                 return (0, false);
             }
-            let took = wanted.min(state.granted.saturating_sub(state.used));
+            let took = if is_planted(Bug::CallsWithoutPermits) {
+                wanted
+            } else {
+                wanted.min(state.granted.saturating_sub(state.used))
+            };
             state.used += took;
             state.used_most = state.used_most.max(state.used);
             let missing = wanted - took;

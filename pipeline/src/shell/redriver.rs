@@ -7,6 +7,7 @@ use crate::core::id::{Generation, RunId, SHARDS};
 use crate::core::outcome::Outcome;
 use crate::core::page::{Mark, Refusal};
 use crate::core::part::Part;
+use crate::core::planted::{Bug, is_planted};
 use crate::core::redrive::{Candidate, Selection};
 use crate::ledger::{FailureRow, Held, Ledger, LedgerError, Redrive};
 
@@ -92,6 +93,9 @@ async fn reopen_part(
         outstanding.wait_below_horizon(env, run, 1).await?;
         if reopen_page(env, run, held, generation, items).await? {
             outstanding.add(1);
+            if is_planted(Bug::RedriveStopsEarly) {
+                break;
+            }
         }
     }
     Ok(())
@@ -192,7 +196,7 @@ async fn choose(
             key: &key,
             size_bytes: input.and_then(|input| input.size_bytes()),
         };
-        if selection.takes(&candidate) {
+        if selection.takes(&candidate) || is_planted(Bug::RedriveReopensSuccesses) {
             items.push(index);
         }
     }

@@ -10,6 +10,7 @@ use crate::core::lane::Lane;
 use crate::core::packing::{Order, Packed, pack};
 use crate::core::page::PageStatus;
 use crate::core::part::Cursor;
+use crate::core::planted::{Bug, is_planted};
 use crate::ledger::{Held, LedgerError};
 
 use super::env::{Env, RunHandle};
@@ -89,7 +90,17 @@ async fn route_all(env: &Env, run: &RunHandle) -> Result<(), RouteError> {
         let inputs = part_inputs(run, &part, &cursor)
             .await
             .map_err(RouteError::Source)?;
-        let packed = pack(next, &inputs, &run.job.size_rule(), run.order());
+        let known = if is_planted(Bug::LastItemUnrouted) {
+            &inputs[..inputs.len().saturating_sub(1)]
+        } else {
+            &inputs[..]
+        };
+        let mut packed = pack(next, known, &run.job.size_rule(), run.order());
+        if is_planted(Bug::SizeIgnored) {
+            packed
+                .iter_mut()
+                .for_each(|page| page.lane = Lane::Function);
+        }
         outstanding
             .wait_below_horizon(env, run, packed.len() as u64)
             .await?;

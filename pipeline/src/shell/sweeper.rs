@@ -10,6 +10,7 @@ use crate::core::id::{PageId, SHARDS, SessionId, WriteId};
 use crate::core::outcome::Outcome;
 use crate::core::packing::Order;
 use crate::core::page::{PageStatus, Refusal};
+use crate::core::planted::{Bug, is_planted};
 use crate::core::time::Tick;
 use crate::ledger::{FailureRow, Held, LedgerError, Progress, SessionStatus};
 
@@ -137,7 +138,8 @@ async fn sweep_run(
     let mut lowest: Option<PageId> = None;
     for shard in 0..SHARDS {
         let progress = env.ledger.progress(&run.id, shard).await?;
-        if progress.dispatched == 0 {
+        let left_out = is_planted(Bug::LastShardUnswept) && shard == 0;
+        if progress.dispatched == 0 || left_out {
             continue;
         }
         let unsettled = unsettled_of(env, run, shard, &progress).await?;
@@ -202,6 +204,7 @@ async fn raise_low(
         .count()
         .min(STRAGGLERS_MAX);
     let low = match names.get(behind) {
+        Some(_) if is_planted(Bug::LowWaterTooHigh) => progress.range().1,
         Some(name) => name.clone(),
         None => progress.range().1,
     };
@@ -233,7 +236,8 @@ async fn to_hint(
     match &held.page.status {
         PageStatus::Settled => Ok(None),
         PageStatus::Waiting { due } => {
-            let is_due = current && *due <= env.runtime.clock.now();
+            let is_due =
+                current && !is_planted(Bug::RetriesNeverDue) && *due <= env.runtime.clock.now();
             Ok(is_due
                 .then_some(held)
                 .filter(|held| is_news(env, run, held, memory, ready_now)))
@@ -265,6 +269,9 @@ fn is_news(
     memory: &Memory,
     ready_now: &mut BTreeMap<(crate::core::id::RunId, PageId), WriteId>,
 ) -> bool {
+    if is_planted(Bug::LostHintsStayLost) {
+        return false;
+    }
     let name = (run.id.clone(), held.page.id);
     let stayed = memory.ready.get(&name) == Some(&held.write);
     ready_now.insert(name, held.write.clone());
@@ -307,6 +314,9 @@ async fn is_dead(
     session: &SessionId,
     dead: &BTreeSet<SessionId>,
 ) -> Result<bool, LedgerError> {
+    if is_planted(Bug::DeadKeepTheirPages) {
+        return Ok(false);
+    }
     if dead.contains(session) {
         return Ok(true);
     }

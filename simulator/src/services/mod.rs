@@ -5,11 +5,13 @@
 //! its own, so that its outage is nobody else's. Promises that show in single writes are checked where
 //! the writes land, by [`promises`].
 
-pub mod faults;
+pub mod injector;
+mod objects;
 mod promises;
 mod queue;
 mod table;
 
-pub use faults::Faults;
+pub use injector::{Injector, Rates, Source};
+pub use objects::ObjectsLink;
 pub use queue::{QueueLink, QueueModel};
 pub use table::{TableLink, TableModel};

@@ -1,6 +1,6 @@
 //! A lane's queue: one in memory, and a link to it for each node.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -8,10 +8,9 @@ use trommel::adapters::memory::MemoryQueue;
 use trommel::ports::queue::{Handle, Outgoing, QueueProfile, Rejected};
 use trommel::ports::{Message, Queue, QueueError};
 
-use super::faults::{self, Faults, LATE_MAX, MessageFate};
-use crate::entropy::{Seed, Stream};
-use crate::exec::lock;
+use super::injector::{Injector, LATE_MAX, PATIENCE_MAX, SLOW_MAX, Ticket};
 use crate::node::Node;
+use crate::point::{Kind, Operation};
 
 /// Most entries of a batch, as on SQS ("Message quotas").
 const BATCH_MAX: usize = 10;
@@ -20,39 +19,25 @@ const BATCH_MAX: usize = 10;
 pub struct QueueModel {
     base: MemoryQueue,
     name: &'static str,
-    seed: Seed,
-    faults: Mutex<Faults>,
+    injector: Arc<Injector>,
 }
 
 impl QueueModel {
     /// An empty queue. `service` is a node that never crashes.
-    pub fn new(name: &'static str, service: &Node, seed: Seed) -> Arc<Self> {
+    pub fn new(name: &'static str, service: &Node, injector: Arc<Injector>) -> Arc<Self> {
         Arc::new(Self {
             base: MemoryQueue::new(service.runtime().clock),
             name,
-            seed,
-            faults: Mutex::default(),
+            injector,
         })
     }
 
     /// The way of one node to it.
     pub fn link(self: &Arc<Self>, node: &Node) -> QueueLink {
-        let stream = format!(
-            "queue {} of {} {}",
-            self.name,
-            node.name(),
-            node.incarnation()
-        );
         QueueLink {
             model: Arc::clone(self),
             node: node.clone(),
-            chance: self.seed.stream(&stream),
         }
-    }
-
-    /// From now on these faults happen, on all links.
-    pub fn set_faults(&self, faults: Faults) {
-        *lock(&self.faults) = faults;
     }
 }
 
@@ -60,46 +45,71 @@ impl QueueModel {
 pub struct QueueLink {
     model: Arc<QueueModel>,
     node: Node,
-    chance: Stream,
 }
 
 impl QueueLink {
-    async fn go(&self) {
-        let way = faults::way(&self.chance);
-        self.node.runtime().clock.sleep(way).await;
+    async fn sleep(&self, duration: Duration) {
+        self.node.runtime().clock.sleep(duration).await;
     }
 
-    fn faults(&self) -> Faults {
-        *lock(&self.model.faults)
+    fn ticket(&self, operation: Operation, about: &str) -> Ticket {
+        self.model.injector.ticket(operation, &self.node, about)
     }
 
-    fn is_lost(&self, of_million: u32) -> Result<(), QueueError> {
-        if self.chance.chance(of_million) {
+    /// The way there: lost, or the end of this process.
+    async fn go(&self, ticket: &mut Ticket) -> Result<(), QueueError> {
+        if ticket.is(Kind::CrashBefore) {
+            return self.model.injector.crash(&self.node, ticket).await;
+        }
+        self.sleep(ticket.way()).await;
+        if ticket.is(Kind::RequestLost) {
+            self.sleep(ticket.up_to(PATIENCE_MAX)).await;
+            return Err(QueueError::Unclear("the request was lost".to_owned()));
+        }
+        Ok(())
+    }
+
+    async fn come_back(&self, ticket: &mut Ticket) -> Result<(), QueueError> {
+        if ticket.is(Kind::CrashAfter) {
+            return self.model.injector.crash(&self.node, ticket).await;
+        }
+        let way = if ticket.is(Kind::Slow) {
+            ticket.up_to(SLOW_MAX)
+        } else {
+            ticket.way()
+        };
+        self.sleep(way).await;
+        if ticket.is(Kind::ReplyLost) {
+            self.sleep(ticket.up_to(PATIENCE_MAX)).await;
             return Err(QueueError::Unclear("the reply was lost".to_owned()));
         }
         Ok(())
     }
 
-    /// What arrives of a batch.
-    fn arriving(&self, batch: Vec<Outgoing>) -> Vec<Outgoing> {
-        let mut arriving = Vec::new();
-        for message in batch {
-            let fate = self.faults().of_message(&self.chance);
-            if fate != MessageFate::Sent {
-                self.node
-                    .trace(&format_args!("hint {}: {fate:?}", message.body));
-            }
-            match fate {
-                MessageFate::Lost => {}
-                MessageFate::Sent => arriving.push(message),
-                MessageFate::Doubled => arriving.extend([message.clone(), message]),
-                MessageFate::Late => arriving.push(Outgoing {
-                    delay: message.delay + faults::up_to(LATE_MAX, &self.chance),
-                    ..message
-                }),
-            }
+    /// What arrives of one message.
+    fn arriving(ticket: &mut Ticket, message: Outgoing) -> Vec<Outgoing> {
+        match ticket.fault {
+            Some(Kind::Lost) => Vec::new(),
+            Some(Kind::Doubled) => vec![message.clone(), message],
+            Some(Kind::Late) => vec![Outgoing {
+                delay: message.delay + ticket.up_to(LATE_MAX),
+                ..message
+            }],
+            Some(
+                Kind::RequestLost
+                | Kind::ReplyLost
+                | Kind::Hangs
+                | Kind::Throttled
+                | Kind::Conflict
+                | Kind::Slow
+                | Kind::Ghost
+                | Kind::Rejected
+                | Kind::Dies
+                | Kind::CrashBefore
+                | Kind::CrashAfter,
+            )
+            | None => vec![message],
         }
-        arriving
     }
 }
 
@@ -118,10 +128,10 @@ impl Queue for QueueLink {
         wait: Duration,
         visibility: Duration,
     ) -> Result<Vec<Message>, QueueError> {
-        self.go().await;
+        let mut ticket = self.ticket(Operation::QueueReceive, self.model.name);
+        self.go(&mut ticket).await?;
         let messages = self.model.base.receive(max, wait, visibility).await?;
-        self.go().await;
-        self.is_lost(self.faults().read_lost)?;
+        self.come_back(&mut ticket).await?;
         for message in &messages {
             self.node.trace(&format_args!("received {}", message.body));
         }
@@ -129,28 +139,72 @@ impl Queue for QueueLink {
     }
 
     async fn send(&self, batch: Vec<Outgoing>) -> Result<Vec<Rejected>, QueueError> {
-        self.go().await;
-        let arriving = self.arriving(batch);
+        let mut arriving = Vec::new();
+        let mut rejected = Vec::new();
+        let mut unclear = None;
+        // A fault of the whole call is one of its first message's point.
+        for (index, message) in batch.into_iter().enumerate() {
+            let mut ticket = self.ticket(Operation::QueueSend, &message.body);
+            match ticket.fault {
+                Some(
+                    Kind::CrashBefore | Kind::CrashAfter | Kind::RequestLost | Kind::ReplyLost,
+                ) => {
+                    unclear.get_or_insert(ticket);
+                    arriving.push(message);
+                }
+                Some(Kind::Rejected) => rejected.push(Rejected {
+                    index,
+                    reason: "simulated".to_owned(),
+                }),
+                Some(
+                    Kind::Late
+                    | Kind::Hangs
+                    | Kind::Throttled
+                    | Kind::Conflict
+                    | Kind::Slow
+                    | Kind::Lost
+                    | Kind::Doubled
+                    | Kind::Ghost
+                    | Kind::Dies,
+                )
+                | None => arriving.extend(Self::arriving(&mut ticket, message)),
+            }
+        }
+        let mut ticket = unclear.unwrap_or_else(|| Ticket::calm(Operation::QueueSend));
+        self.go(&mut ticket).await?;
         if !arriving.is_empty() {
             self.model.base.send(arriving).await?;
         }
-        self.go().await;
-        self.is_lost(self.faults().reply_lost)?;
-        Ok(Vec::new())
+        self.come_back(&mut ticket).await?;
+        Ok(rejected)
     }
 
     async fn delete(&self, handles: Vec<Handle>) -> Result<Vec<Rejected>, QueueError> {
-        self.go().await;
-        self.is_lost(self.faults().request_lost)?;
-        self.model.base.delete(handles).await
+        let mut ticket = self.ticket(Operation::QueueDelete, self.model.name);
+        self.go(&mut ticket).await?;
+        let rejected = match ticket.fault {
+            Some(Kind::Rejected) => (0..handles.len())
+                .map(|index| Rejected {
+                    index,
+                    reason: "simulated".to_owned(),
+                })
+                .collect(),
+            // "You may receive it again": a copy was on a server that did not answer.
+            Some(Kind::Ghost) => Vec::new(),
+            _ => self.model.base.delete(handles).await?,
+        };
+        self.come_back(&mut ticket).await?;
+        Ok(rejected)
     }
 
     async fn change_visibility(
         &self,
         entries: Vec<(Handle, Duration)>,
     ) -> Result<Vec<Rejected>, QueueError> {
-        self.go().await;
-        self.is_lost(self.faults().request_lost)?;
-        self.model.base.change_visibility(entries).await
+        let mut ticket = self.ticket(Operation::QueueChangeVisibility, self.model.name);
+        self.go(&mut ticket).await?;
+        let rejected = self.model.base.change_visibility(entries).await?;
+        self.come_back(&mut ticket).await?;
+        Ok(rejected)
     }
 }

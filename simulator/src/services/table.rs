@@ -3,7 +3,6 @@
 //! As DynamoDB does, it knows the tokens of transactions for ten minutes, and does not do one again.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -14,18 +13,15 @@ use trommel::core::time::Tick;
 use trommel::ports::table::{QueryPage, TableProfile};
 use trommel::ports::{Consistency, Key, Query, Row, Table, TableError, Write};
 
-use super::faults::{self, Fate, Faults, HANG, LATE_MAX};
+use super::injector::{HANG, Injector, LATE_MAX, PATIENCE_MAX, SLOW_MAX, Ticket};
 use super::promises;
-use crate::entropy::{Seed, Stream};
 use crate::exec::lock;
 use crate::node::Node;
+use crate::point::{Kind, Operation};
 use crate::trace::{FNV_START, fnv1a};
 
 /// How long DynamoDB knows a transaction's token ("TransactWriteItems", ClientRequestToken).
 const TOKENS_LAST: Duration = Duration::from_mins(10);
-
-/// How long a node whose link is cut waits for an answer before it gives up.
-const CUT_PATIENCE: Duration = Duration::from_secs(1);
 
 /// More sessions than a simulated job ever has.
 const SESSIONS_MAX: usize = 100_000;
@@ -35,16 +31,14 @@ pub struct TableModel {
     base: MemoryTable,
     /// A node that never crashes: late requests arrive by its tasks.
     service: Node,
-    seed: Seed,
-    faults: Mutex<Faults>,
+    injector: Arc<Injector>,
     tokens: Mutex<BTreeMap<String, Tick>>,
     /// Links that carry nothing until then, by the node's name.
     cut: Mutex<BTreeMap<String, Tick>>,
     /// Writes to pages are refused as too fast until then.
     hot: Mutex<Tick>,
     broken: Mutex<Vec<String>>,
-    injected: AtomicU64,
-    calls: AtomicU64,
+    compared: Mutex<u64>,
 }
 
 /// One request that changes something.
@@ -65,39 +59,30 @@ impl Request {
 
 impl TableModel {
     /// An empty table. `service` is a node that never crashes.
-    pub fn new(profile: TableProfile, service: Node, seed: Seed) -> Arc<Self> {
+    pub fn new(profile: TableProfile, service: Node, injector: Arc<Injector>) -> Arc<Self> {
         Arc::new(Self {
             base: MemoryTable::new(profile),
             service,
-            seed,
-            faults: Mutex::default(),
+            injector,
             tokens: Mutex::default(),
             cut: Mutex::default(),
             hot: Mutex::default(),
             broken: Mutex::default(),
-            injected: AtomicU64::new(0),
-            calls: AtomicU64::new(0),
+            compared: Mutex::default(),
         })
     }
 
     /// The way of one node to it.
     pub fn link(self: &Arc<Self>, node: &Node) -> TableLink {
-        let stream = format!("table of {} {}", node.name(), node.incarnation());
         TableLink {
             model: Arc::clone(self),
             node: node.clone(),
-            chance: self.seed.stream(&stream),
         }
     }
 
     /// A way to it without faults and without delay, for those who only watch.
     pub fn quiet(self: &Arc<Self>) -> Arc<dyn Table> {
         Arc::new(Quiet(Arc::clone(self)))
-    }
-
-    /// From now on these faults happen, on all links.
-    pub fn set_faults(&self, faults: Faults) {
-        *lock(&self.faults) = faults;
     }
 
     /// Nothing of this node arrives until then.
@@ -114,6 +99,14 @@ impl TableModel {
         let until = *lock(&self.hot);
         let of_page = |write: &Write| write.key.pk.starts_with("page#");
         self.service.runtime().clock.tick() < until && request.writes().iter().any(of_page)
+    }
+
+    /// Whether this session's row says that it lives.
+    pub fn is_live(&self, job: &str, session: &str) -> bool {
+        let key = Key::new(format!("session#{job}"), session);
+        let row = self.base.get(&key, Consistency::Strong).now_or_never();
+        let row = row.expect("nothing in memory waits").ok().flatten();
+        row.is_some_and(|row| row.text("status") == Some("live"))
     }
 
     /// Permits that a job's pool has lent, at this moment.
@@ -137,14 +130,9 @@ impl TableModel {
         lock(&self.broken).clone()
     }
 
-    /// Faults injected so far.
-    pub fn injected(&self) -> u64 {
-        self.injected.load(Ordering::Relaxed)
-    }
-
-    /// Calls so far, over all links.
-    pub fn calls(&self) -> u64 {
-        self.calls.load(Ordering::Relaxed)
+    /// How many rows were compared with their former state.
+    pub fn compared(&self) -> u64 {
+        *lock(&self.compared)
     }
 
     fn knows(&self, token: &str) -> bool {
@@ -200,6 +188,7 @@ impl TableModel {
             let key = &write.key;
             let after = self.base.get(key, Consistency::Strong).await?;
             if key.pk.starts_with("page#") {
+                *lock(&self.compared) += 1;
                 let name = key.to_string();
                 self.note(promises::of_page(&name, before.as_ref(), after.as_ref()));
             }
@@ -220,7 +209,6 @@ impl TableModel {
 pub struct TableLink {
     model: Arc<TableModel>,
     node: Node,
-    chance: Stream,
 }
 
 impl TableLink {
@@ -228,75 +216,109 @@ impl TableLink {
         self.node.runtime().clock.sleep(duration).await;
     }
 
+    fn ticket(&self, operation: Operation, about: &str) -> Ticket {
+        self.model.injector.ticket(operation, &self.node, about)
+    }
+
+    async fn crash<T>(&self, ticket: &mut Ticket) -> T {
+        self.model.injector.crash(&self.node, ticket).await
+    }
+
     /// The way there; no answer while the link is cut.
-    async fn go(&self) -> Result<(), TableError> {
-        self.model.calls.fetch_add(1, Ordering::Relaxed);
-        self.sleep(faults::way(&self.chance)).await;
+    async fn go(&self, ticket: &mut Ticket) -> Result<(), TableError> {
+        if ticket.is(Kind::CrashBefore) {
+            return self.crash(ticket).await;
+        }
+        self.sleep(ticket.way()).await;
         let until = lock(&self.model.cut).get(self.node.name()).copied();
         if until.is_some_and(|until| self.node.runtime().clock.tick() < until) {
-            self.model.injected.fetch_add(1, Ordering::Relaxed);
-            self.sleep(CUT_PATIENCE).await;
+            self.sleep(PATIENCE_MAX).await;
             return Err(unclear("the link is cut"));
         }
         Ok(())
     }
 
-    fn injects(&self, fate: Fate) {
-        self.model.injected.fetch_add(1, Ordering::Relaxed);
-        self.node.trace(&format_args!("fault: {fate:?}"));
+    /// The way back.
+    async fn come_back(&self, ticket: &mut Ticket) {
+        if ticket.is(Kind::CrashAfter) {
+            return self.crash(ticket).await;
+        }
+        let way = if ticket.is(Kind::Slow) {
+            ticket.up_to(SLOW_MAX)
+        } else {
+            ticket.way()
+        };
+        self.sleep(way).await;
     }
 
-    async fn read(&self) -> Result<(), TableError> {
-        self.go().await?;
-        let faults = *lock(&self.model.faults);
-        if self.chance.chance(faults.read_lost) {
-            self.model.injected.fetch_add(1, Ordering::Relaxed);
-            return Err(unclear("a read was lost"));
-        }
-        Ok(())
+    async fn no_answer(&self, ticket: &mut Ticket, why: &str) -> TableError {
+        self.sleep(ticket.up_to(PATIENCE_MAX)).await;
+        unclear(why)
     }
 
-    async fn change(&self, request: Request) -> Result<Option<Row>, TableError> {
-        let fate = lock(&self.model.faults).of_write(&self.chance);
-        if fate != Fate::Done {
-            self.injects(fate);
+    async fn read<T>(
+        &self,
+        operation: Operation,
+        about: &str,
+        read: impl Future<Output = Result<T, TableError>>,
+    ) -> Result<T, TableError> {
+        let mut ticket = self.ticket(operation, about);
+        self.go(&mut ticket).await?;
+        if ticket.is(Kind::RequestLost) {
+            return Err(self.no_answer(&mut ticket, "a read was lost").await);
         }
-        self.go().await?;
+        let result = read.await;
+        self.come_back(&mut ticket).await;
+        result
+    }
+
+    async fn change(
+        &self,
+        operation: Operation,
+        request: Request,
+    ) -> Result<Option<Row>, TableError> {
+        let about = request.writes().first().map(|write| write.key.to_string());
+        let mut ticket = self.ticket(operation, &about.unwrap_or_default());
+        let ticket = &mut ticket;
+        self.go(ticket).await?;
         if self.model.is_hot(&request) {
-            self.model.injected.fetch_add(1, Ordering::Relaxed);
             return Err(TableError::Throttled("a hot partition".to_owned()));
         }
-        match fate {
-            Fate::Done => {
-                let result = self.model.apply(&self.node, &request).await;
-                self.sleep(faults::way(&self.chance)).await;
-                result
-            }
-            Fate::RequestLost => {
-                self.sleep(faults::up_to(CUT_PATIENCE, &self.chance)).await;
-                Err(unclear("the request was lost"))
-            }
-            Fate::ReplyLost => {
+        match ticket.fault {
+            Some(Kind::RequestLost) => Err(self.no_answer(ticket, "the request was lost").await),
+            Some(Kind::ReplyLost) => {
                 let _ = self.model.apply(&self.node, &request).await;
-                self.sleep(faults::up_to(CUT_PATIENCE, &self.chance)).await;
-                Err(unclear("the reply was lost"))
+                Err(self.no_answer(ticket, "the reply was lost").await)
             }
-            Fate::Late => {
-                self.arrive_late(request);
-                self.sleep(faults::up_to(CUT_PATIENCE, &self.chance)).await;
-                Err(unclear("no reply in time"))
+            Some(Kind::Late) => {
+                self.arrive_late(request, ticket.up_to(LATE_MAX));
+                Err(self.no_answer(ticket, "no reply in time").await)
             }
-            Fate::Hangs => {
+            Some(Kind::Hangs) => {
                 self.sleep(HANG).await;
                 Err(unclear("no reply for long"))
             }
-            Fate::Throttled => Err(TableError::Throttled("simulated".to_owned())),
-            Fate::Conflict => Err(TableError::Conflict),
+            Some(Kind::Throttled) => Err(TableError::Throttled("simulated".to_owned())),
+            Some(Kind::Conflict) => Err(TableError::Conflict),
+            Some(
+                Kind::Slow
+                | Kind::Lost
+                | Kind::Doubled
+                | Kind::Ghost
+                | Kind::Rejected
+                | Kind::Dies
+                | Kind::CrashBefore
+                | Kind::CrashAfter,
+            )
+            | None => {
+                let result = self.model.apply(&self.node, &request).await;
+                self.come_back(ticket).await;
+                result
+            }
         }
     }
 
-    fn arrive_late(&self, request: Request) {
-        let after = faults::up_to(LATE_MAX, &self.chance);
+    fn arrive_late(&self, request: Request, after: Duration) {
         let model = Arc::clone(&self.model);
         let service = model.service.clone();
         let arrive = async move {
@@ -319,23 +341,26 @@ impl Table for TableLink {
     }
 
     async fn get(&self, key: &Key, consistency: Consistency) -> Result<Option<Row>, TableError> {
-        self.read().await?;
-        self.model.base.get(key, consistency).await
+        let get = self.model.base.get(key, consistency);
+        self.read(Operation::TableGet, &key.to_string(), get).await
     }
 
     async fn write(&self, write: Write) -> Result<Option<Row>, TableError> {
-        self.change(Request::Write(write)).await
+        self.change(Operation::TableWrite, Request::Write(write))
+            .await
     }
 
     async fn transact(&self, token: &str, writes: Vec<Write>) -> Result<(), TableError> {
         let token = token.to_owned();
-        let done = self.change(Request::Transact { token, writes }).await;
+        let request = Request::Transact { token, writes };
+        let done = self.change(Operation::TableTransact, request).await;
         done.map(|_| ())
     }
 
     async fn query(&self, query: Query) -> Result<QueryPage, TableError> {
-        self.read().await?;
-        self.model.base.query(query).await
+        let about = query.pk.clone();
+        let rows = self.model.base.query(query);
+        self.read(Operation::TableQuery, &about, rows).await
     }
 }
 

@@ -1,0 +1,212 @@
+//! Mistakes that can be planted in the pipeline, to prove that the simulator would find them.
+//!
+//! They exist only with the feature `planted`, which no program for users has; without it
+//! [`is_planted`] is `false` at compile time. With it, each thread has at most one mistake: that is test
+//! equipment, not state of the core.
+
+/// A mistake, each named for what is wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bug {
+    /// A page's writes have no condition: whoever comes last wins (S1).
+    UnfencedWrites,
+    /// A lease does not raise the epoch (S1).
+    LeaseKeepsEpoch,
+    /// A router overwrites the pages that another made (S1, S3).
+    PagesMadeTwice,
+    /// A settle writes its tally by itself, after the pages (S3).
+    TallyApart,
+    /// A settle without a clear answer adds its tally once more (S2, S3).
+    TallyRepeated,
+    /// A settle of a single item adds nothing to the tally (S3, L2).
+    TallyForgotten,
+    /// Every tally goes to generation 0 (L2, L5).
+    TallyOfFirstGeneration,
+    /// Failures are added to the successes (S3, S6).
+    FailureTalliedAsSuccess,
+    /// An item that moves to the container lane gets no page there (L2).
+    EscalationUnwritten,
+    /// A moved item counts as failed at its origin too (S3).
+    EscalationCounted,
+    /// A sweeper never tells of a page a second time (L2).
+    LostHintsStayLost,
+    /// A page that waits for a retry is never told of (L2).
+    RetriesNeverDue,
+    /// Pages of dead sessions are not taken over (L2).
+    DeadKeepTheirPages,
+    /// A take-over makes settled items pending again (S1, S3).
+    TakeOverForgets,
+    /// A take-over is announced and not written (L2).
+    TakeOverNotRecorded,
+    /// Low water rises beyond unsettled pages (L2).
+    LowWaterTooHigh,
+    /// The sweep leaves out the first shard (L2).
+    LastShardUnswept,
+    /// Permits of a dead session do not go back to the pool (S10, L4).
+    DeadKeepTheirPermits,
+    /// A taker does not look at what is lent already (S10).
+    PermitsUnbounded,
+    /// A move of permits without a clear answer counts as done (S10).
+    PermitsAssumed,
+    /// Calls start without a permit (S10).
+    CallsWithoutPermits,
+    /// Two readers may freeze the same part (S3).
+    FrozenTwice,
+    /// The cursor is written before the part, apart from it (L2, S3).
+    CursorBeforePart,
+    /// The router leaves out the last item of a part (L2).
+    LastItemUnrouted,
+    /// The router sends large items to the function lane (S9).
+    SizeIgnored,
+    /// A verdict does not wait for the total (S3, L1).
+    VerdictBeforeTheEnd,
+    /// Counts of before a redrive judge the run after it (S6, L5).
+    VerdictOfOldCounts,
+    /// The judge counts one slot of the tallies (L2).
+    VerdictOfOneSlot,
+    /// One failure more than tolerated is tolerated (S6).
+    ToleranceOffByOne,
+    /// As many failures as are tolerated end the run (S6).
+    BreachAtEquality,
+    /// A retry is not charged to its rule (S11, L2).
+    RetriesUncharged,
+    /// A redrive reopens the first page of a part only (L5).
+    RedriveStopsEarly,
+    /// What is reopened is not counted as reopened (S3).
+    RedriveSkipsUncounted,
+    /// A redrive takes items that succeeded (S7, L5).
+    RedriveReopensSuccesses,
+    /// A verdict does not wait for a redrive to reach its end (L5, S6).
+    VerdictDuringRedrive,
+    /// A change of the run does not look whether it changed meanwhile (S3, S6).
+    RunChangesUnchained,
+}
+
+impl Bug {
+    /// All of them.
+    pub const ALL: [Self; 36] = [
+        Self::UnfencedWrites,
+        Self::LeaseKeepsEpoch,
+        Self::PagesMadeTwice,
+        Self::TallyApart,
+        Self::TallyRepeated,
+        Self::TallyForgotten,
+        Self::TallyOfFirstGeneration,
+        Self::FailureTalliedAsSuccess,
+        Self::EscalationUnwritten,
+        Self::EscalationCounted,
+        Self::LostHintsStayLost,
+        Self::RetriesNeverDue,
+        Self::DeadKeepTheirPages,
+        Self::TakeOverForgets,
+        Self::TakeOverNotRecorded,
+        Self::LowWaterTooHigh,
+        Self::LastShardUnswept,
+        Self::DeadKeepTheirPermits,
+        Self::PermitsUnbounded,
+        Self::PermitsAssumed,
+        Self::CallsWithoutPermits,
+        Self::FrozenTwice,
+        Self::CursorBeforePart,
+        Self::LastItemUnrouted,
+        Self::SizeIgnored,
+        Self::VerdictBeforeTheEnd,
+        Self::VerdictOfOldCounts,
+        Self::VerdictOfOneSlot,
+        Self::ToleranceOffByOne,
+        Self::BreachAtEquality,
+        Self::RetriesUncharged,
+        Self::RedriveStopsEarly,
+        Self::RedriveSkipsUncounted,
+        Self::RedriveReopensSuccesses,
+        Self::VerdictDuringRedrive,
+        Self::RunChangesUnchained,
+    ];
+
+    /// Its name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::UnfencedWrites => "unfenced-writes",
+            Self::LeaseKeepsEpoch => "lease-keeps-epoch",
+            Self::PagesMadeTwice => "pages-made-twice",
+            Self::TallyApart => "tally-apart",
+            Self::TallyRepeated => "tally-repeated",
+            Self::TallyForgotten => "tally-forgotten",
+            Self::TallyOfFirstGeneration => "tally-of-first-generation",
+            Self::FailureTalliedAsSuccess => "failure-tallied-as-success",
+            Self::EscalationUnwritten => "escalation-unwritten",
+            Self::EscalationCounted => "escalation-counted",
+            Self::LostHintsStayLost => "lost-hints-stay-lost",
+            Self::RetriesNeverDue => "retries-never-due",
+            Self::DeadKeepTheirPages => "dead-keep-their-pages",
+            Self::TakeOverForgets => "take-over-forgets",
+            Self::TakeOverNotRecorded => "take-over-not-recorded",
+            Self::LowWaterTooHigh => "low-water-too-high",
+            Self::LastShardUnswept => "last-shard-unswept",
+            Self::DeadKeepTheirPermits => "dead-keep-their-permits",
+            Self::PermitsUnbounded => "permits-unbounded",
+            Self::PermitsAssumed => "permits-assumed",
+            Self::CallsWithoutPermits => "calls-without-permits",
+            Self::FrozenTwice => "frozen-twice",
+            Self::CursorBeforePart => "cursor-before-part",
+            Self::LastItemUnrouted => "last-item-unrouted",
+            Self::SizeIgnored => "size-ignored",
+            Self::VerdictBeforeTheEnd => "verdict-before-the-end",
+            Self::VerdictOfOldCounts => "verdict-of-old-counts",
+            Self::VerdictOfOneSlot => "verdict-of-one-slot",
+            Self::ToleranceOffByOne => "tolerance-off-by-one",
+            Self::BreachAtEquality => "breach-at-equality",
+            Self::RetriesUncharged => "retries-uncharged",
+            Self::RedriveStopsEarly => "redrive-stops-early",
+            Self::RedriveSkipsUncounted => "redrive-skips-uncounted",
+            Self::RedriveReopensSuccesses => "redrive-reopens-successes",
+            Self::VerdictDuringRedrive => "verdict-during-redrive",
+            Self::RunChangesUnchained => "run-changes-unchained",
+        }
+    }
+
+    /// The one of this name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|bug| bug.name() == name)
+    }
+}
+
+#[cfg(feature = "planted")]
+thread_local! {
+    static PLANTED: std::cell::Cell<Option<Bug>> = const { std::cell::Cell::new(None) };
+}
+
+/// From now on this thread has this mistake and no other.
+#[cfg(feature = "planted")]
+pub fn plant(bug: Option<Bug>) {
+    PLANTED.set(bug);
+}
+
+/// Whether this thread has this mistake.
+#[cfg(feature = "planted")]
+pub(crate) fn is_planted(bug: Bug) -> bool {
+    PLANTED.get() == Some(bug)
+}
+
+/// No.
+#[cfg(not(feature = "planted"))]
+pub(crate) const fn is_planted(_: Bug) -> bool {
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_mistake_is_found_by_its_name() {
+        for bug in Bug::ALL {
+            assert_eq!(Bug::parse(bug.name()), Some(bug));
+        }
+        assert_eq!(Bug::parse("none"), None);
+    }
+
+    #[test]
+    fn nothing_is_planted_unasked() {
+        assert!(Bug::ALL.into_iter().all(|bug| !is_planted(bug)));
+    }
+}

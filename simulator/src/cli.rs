@@ -1,0 +1,366 @@
+//! The command line of `trommel-sim`.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+
+use crate::report;
+use crate::run::{Outcome, Text, run, run_with};
+use crate::scenario::{Profile, Scenario};
+use crate::search::{Found, Search, scenario_of, search};
+use crate::shrink::shrink;
+
+/// Break a queue-driven pipeline in a simulated world, again and again, the same way each time.
+#[derive(Debug, Parser)]
+#[command(name = "trommel-sim", version, disable_help_subcommand = true)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run many seeds; the first that breaks a promise is made small and shown
+    Run(RunArgs),
+    /// Run one scenario again: a file, or a seed
+    Replay(ReplayArgs),
+    /// Crash the caller before every service call of a scenario, one after the other
+    Explore(ExploreArgs),
+    /// Look whether the same seed gives the same bytes, and whether the kept scenarios still hold
+    Check(CheckArgs),
+    /// Measure how many scenarios a core runs in a second
+    Bench(BenchArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct RunArgs {
+    /// The first seed
+    #[arg(long, default_value_t = 0)]
+    first: u64,
+    /// How many seeds
+    #[arg(long, default_value_t = 20_000)]
+    seeds: u64,
+    /// Threads; the result does not depend on it [default: one a core]
+    #[arg(long)]
+    jobs: Option<usize>,
+    /// Stop after so many seconds
+    #[arg(long, value_name = "SECONDS")]
+    time: Option<u64>,
+    /// What goes wrong: swarm, low or none [default: a mix]
+    #[arg(long, value_parser = profile)]
+    profile: Option<Profile>,
+    /// Plant this mistake in the pipeline (needs the feature `planted`)
+    #[arg(long)]
+    bug: Option<String>,
+    /// Where the smallest failing scenario is written
+    #[arg(long, default_value = "failing-scenario.json")]
+    out: PathBuf,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+struct ReplayArgs {
+    /// A scenario file, or a seed
+    what: String,
+    /// Plant this mistake in the pipeline (needs the feature `planted`)
+    #[arg(long)]
+    bug: Option<String>,
+    /// Write the trace as a page to look at
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// Write the trace as JSON Lines, each with the hash of all up to it
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
+    /// Make a failing scenario small first
+    #[arg(long)]
+    shrink: bool,
+}
+
+#[derive(Debug, clap::Args)]
+struct ExploreArgs {
+    /// A scenario file [default: ten items with retries and a redrive]
+    scenario: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+struct CheckArgs {
+    /// Seeds that are run twice
+    #[arg(long, default_value_t = 200)]
+    seeds: u64,
+    /// Folder of kept scenarios
+    #[arg(long)]
+    corpus: Option<PathBuf>,
+    /// Seconds for each planted bug
+    #[arg(long, default_value_t = 60)]
+    bug_seconds: u64,
+}
+
+#[derive(Debug, clap::Args)]
+struct BenchArgs {
+    /// How many scenarios
+    #[arg(long, default_value_t = 500)]
+    seeds: u64,
+}
+
+fn profile(text: &str) -> Result<Profile, String> {
+    let known = Profile::ALL.into_iter().find(|p| p.as_str() == text);
+    known.ok_or_else(|| "it is swarm, low or none".to_owned())
+}
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    let args = Args::parse();
+    // Panics of the simulated pipeline are told by the report.
+    std::panic::set_hook(Box::new(|_| {}));
+    let done = match args.command {
+        Command::Run(args) => run_seeds(&args),
+        Command::Replay(args) => replay(&args),
+        Command::Explore(args) => explore(&args),
+        Command::Check(args) => check(&args),
+        Command::Bench(args) => Ok(bench(&args)),
+    };
+    match done {
+        Ok(Verdict::Holds) => ExitCode::SUCCESS,
+        Ok(Verdict::Broken) => ExitCode::from(1),
+        Err(problem) => {
+            eprintln!("trommel-sim: {problem}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Holds,
+    Broken,
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+/// Tells how far a search is, on one line of a terminal.
+fn teller() -> impl Fn(u64) + Sync {
+    let shows = std::io::stderr().is_terminal();
+    move |done| {
+        if shows && done % 100 == 0 {
+            eprint!("\r{done} scenarios");
+            let _ = std::io::stderr().flush();
+        }
+    }
+}
+
+fn run_seeds(args: &RunArgs) -> Result<Verdict, String> {
+    let found = search(
+        &Search {
+            first: args.first,
+            seeds: args.seeds,
+            jobs: args.jobs.unwrap_or_else(cores),
+            time_max: args.time.map(Duration::from_secs),
+            profile: args.profile,
+            bug: crate::bugs::named(args.bug.as_deref())?,
+        },
+        &teller(),
+    );
+    if std::io::stderr().is_terminal() {
+        eprintln!();
+    }
+    if args.json {
+        println!("{}", report::json(&found));
+    } else {
+        print!("{}", report::coverage(&found));
+    }
+    let Some((scenario, outcome)) = &found.failing else {
+        return Ok(Verdict::Holds);
+    };
+    crate::bugs::plant(crate::bugs::named(args.bug.as_deref())?);
+    let told = tell_failure(&found, scenario, outcome, args);
+    crate::bugs::plant(None);
+    told?;
+    Ok(Verdict::Broken)
+}
+
+fn tell_failure(
+    found: &Found,
+    scenario: &Scenario,
+    outcome: &Outcome,
+    args: &RunArgs,
+) -> Result<(), String> {
+    let Some(shrunk) = shrink(scenario, outcome) else {
+        return Err(format!(
+            "seed {} failed and passes when it is replayed: this is a mistake of the simulator",
+            scenario.seed
+        ));
+    };
+    let path = &args.out;
+    write(path, &shrunk.scenario.to_json())?;
+    let last = run(&shrunk.scenario, Text::Kept);
+    let mut again = format!("trommel-sim replay {}", path.display());
+    if let Some(bug) = &args.bug {
+        again = format!("{again} --bug {bug}");
+    }
+    println!("{} of {} scenarios failed", found.failures, found.scenarios);
+    for line in report::failure(&shrunk, &last, &again) {
+        println!("{line}");
+    }
+    Ok(())
+}
+
+fn write(path: &PathBuf, text: &str) -> Result<(), String> {
+    std::fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+fn read_scenario(path: &PathBuf) -> Result<Scenario, String> {
+    let text = std::fs::read_to_string(path);
+    let text = text.map_err(|error| format!("{}: {error}", path.display()))?;
+    Scenario::parse(&text).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+fn replay(args: &ReplayArgs) -> Result<Verdict, String> {
+    let mut scenario = match args.what.parse() {
+        Ok(seed) => scenario_of(seed, None),
+        Err(_) => read_scenario(&PathBuf::from(&args.what))?,
+    };
+    crate::bugs::plant(crate::bugs::named(args.bug.as_deref())?);
+    let mut outcome = run(&scenario, Text::Kept);
+    let again = format!("trommel-sim replay {}", args.what);
+    let mut lines = report::passed(&scenario, &outcome);
+    if outcome.violation.is_some() && args.shrink {
+        let shrunk = shrink(&scenario, &outcome);
+        let shrunk = shrunk.ok_or("it failed once and passes again: a mistake of the simulator")?;
+        scenario = shrunk.scenario.clone();
+        outcome = run(&scenario, Text::Kept);
+        lines = report::failure(&shrunk, &outcome, &again);
+    } else if let Some(violation) = &outcome.violation {
+        lines = report::broken(&scenario, violation, &outcome, &again);
+    }
+    for line in &lines {
+        println!("{line}");
+    }
+    if let Some(path) = &args.html {
+        write(path, &report::html(&lines, &outcome))?;
+    }
+    if let Some(path) = &args.trace {
+        write(path, &report::json_lines(&outcome.trace))?;
+    }
+    Ok(match outcome.violation {
+        Some(_) => Verdict::Broken,
+        None => Verdict::Holds,
+    })
+}
+
+/// Ten items, retries, failures, a redrive: what `explore` crashes at every call.
+fn small_scenario() -> Scenario {
+    let mut scenario = Scenario::generate(1, Profile::None);
+    scenario.workers = 1;
+    scenario.workload.small = 7;
+    scenario.workload.large = 3;
+    scenario.tuning.max_concurrency = 4;
+    scenario.tuning.retries = 1;
+    scenario.tuning.interval_ms = 500;
+    scenario.tuning.tolerated = 10;
+    scenario.handler.flaky = 300_000;
+    scenario.handler.bad = 200_000;
+    scenario.redrives = 1;
+    scenario
+}
+
+fn explore(args: &ExploreArgs) -> Result<Verdict, String> {
+    let scenario = match &args.scenario {
+        Some(path) => read_scenario(path)?,
+        None => small_scenario(),
+    };
+    let calm = run(&scenario, Text::Hashed);
+    if let Some(violation) = calm.violation {
+        return Err(format!("it fails without a crash: {violation:?}"));
+    }
+    let points: u64 = calm.calls.values().sum();
+    let mut broken = 0_u64;
+    for point in 1..=points {
+        let outcome = run_with(&scenario, Text::Hashed, Some(point));
+        if let Some(violation) = outcome.violation {
+            broken += 1;
+            println!(
+                "crash before call {point}: {}: {}",
+                violation.oracle, violation.seen
+            );
+        }
+    }
+    println!(
+        "{points} points, each with a crash before it: {} recovered",
+        points - broken
+    );
+    Ok(if broken == 0 {
+        Verdict::Holds
+    } else {
+        Verdict::Broken
+    })
+}
+
+fn check(args: &CheckArgs) -> Result<Verdict, String> {
+    let mut verdict = Verdict::Holds;
+    let all = |jobs: usize| {
+        let wanted = Search {
+            first: 0,
+            seeds: args.seeds,
+            jobs,
+            time_max: None,
+            profile: None,
+            bug: None,
+        };
+        search(&wanted, &|_| {}).hashes
+    };
+    let (one, many) = (all(1), all(cores().max(2)));
+    let differ: Vec<u64> = one
+        .iter()
+        .filter(|(seed, hash)| many.get(seed) != Some(hash))
+        .map(|(seed, _)| *seed)
+        .collect();
+    println!(
+        "determinism: {} seeds, twice, at 1 thread and at several: {} differ",
+        args.seeds,
+        differ.len()
+    );
+    if !differ.is_empty() {
+        println!("  {differ:?}");
+        verdict = Verdict::Broken;
+    }
+    if let Some(folder) = &args.corpus {
+        let (kept, broken) = crate::corpus::replay_all(folder)?;
+        println!(
+            "corpus: {kept} scenarios, {} do not come to what they say",
+            broken.len()
+        );
+        for line in &broken {
+            println!("  {line}");
+            verdict = Verdict::Broken;
+        }
+    }
+    let table = crate::bugs::find_all(Duration::from_secs(args.bug_seconds));
+    for line in &table.lines {
+        println!("{line}");
+    }
+    if table.missed > 0 {
+        verdict = Verdict::Broken;
+    }
+    Ok(verdict)
+}
+
+fn bench(args: &BenchArgs) -> Verdict {
+    let wanted = Search {
+        first: 0,
+        seeds: args.seeds,
+        jobs: 1,
+        time_max: None,
+        profile: Some(Profile::Swarm),
+        bug: None,
+    };
+    let found = search(&wanted, &teller());
+    println!("{}", report::speed(&found));
+    Verdict::Holds
+}

@@ -1,0 +1,64 @@
+//! Scenarios that are kept: each says what it must come to, and is replayed by every check.
+
+use std::path::Path;
+
+use crate::run::{Text, run};
+use crate::scenario::{Expect, Scenario};
+
+/// Replays all scenarios of a folder; answers how many there are, and what does not come to what it says.
+///
+/// # Errors
+/// The folder or a file in it cannot be read, or there is none.
+pub fn replay_all(folder: &Path) -> Result<(usize, Vec<String>), String> {
+    let problem = |error: std::io::Error| format!("{}: {error}", folder.display());
+    let mut paths = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(problem)? {
+        let path = entry.map_err(problem)?.path();
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "json")
+        {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    if paths.is_empty() {
+        return Err(format!("{}: no scenario is kept there", folder.display()));
+    }
+    let mut broken = Vec::new();
+    for path in &paths {
+        let name = path.display();
+        let text = std::fs::read_to_string(path).map_err(|error| format!("{name}: {error}"))?;
+        let scenario = Scenario::parse(&text).map_err(|error| format!("{name}: {error}"))?;
+        if let Some(problem) = comes_to_something_else(&scenario) {
+            broken.push(format!("{name}: {problem}"));
+        }
+    }
+    Ok((paths.len(), broken))
+}
+
+fn comes_to_something_else(scenario: &Scenario) -> Option<String> {
+    let outcome = |scenario: &Scenario| run(scenario, Text::Hashed).violation;
+    match &scenario.expect {
+        None | Some(Expect::Pass) => {
+            outcome(scenario).map(|violation| format!("{}: {}", violation.oracle, violation.seen))
+        }
+        Some(Expect::Violates { bug, oracle }) => {
+            if !crate::bugs::CAN_PLANT {
+                return None;
+            }
+            let planted = match crate::bugs::named(Some(bug)) {
+                Ok(planted) => planted,
+                Err(problem) => return Some(problem),
+            };
+            crate::bugs::plant(planted);
+            let violation = outcome(scenario);
+            crate::bugs::plant(None);
+            match violation {
+                Some(violation) if violation.oracle == *oracle => None,
+                Some(violation) => Some(format!("{} instead of {oracle}", violation.oracle)),
+                None => Some(format!("{bug} is planted, and nothing is broken")),
+            }
+        }
+    }
+}

@@ -1,0 +1,336 @@
+//! What must hold of a run, whatever happened to it: the promises of `pipeline/design.md`, checked from
+//! outside.
+//!
+//! Each check says how much it compared, so that a run in which nothing happened cannot pass for a proof.
+//! Promises that show in single writes are checked where the writes land, in [`crate::services`].
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use trommel::core::id::{ItemId, SHARDS};
+use trommel::core::lane::Lane;
+use trommel::core::outcome::Outcome;
+use trommel::core::page::PageStatus;
+use trommel::core::run::RunStatus;
+use trommel::ledger::{Held, RunRow, SessionStatus};
+use trommel::shell::report::{self, Audit};
+
+use crate::cluster::Cluster;
+use crate::halt::Halt;
+use crate::simulation::Simulation;
+
+/// A promise that was broken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// Which one: `S1`, `L2`, …; `panic` where the pipeline's own code gave up.
+    pub oracle: String,
+    /// What was seen.
+    pub seen: String,
+}
+
+impl Violation {
+    /// One of this oracle.
+    pub fn new(oracle: &str, seen: impl Into<String>) -> Self {
+        Self {
+            oracle: oracle.to_owned(),
+            seen: seen.into(),
+        }
+    }
+
+    /// One told as a sentence that begins with the oracle's name: `S1: …`.
+    pub fn told(text: &str) -> Self {
+        let named = text.split_once(": ").filter(|(name, _)| is_oracle(name));
+        match named {
+            Some((name, seen)) => Self::new(name, seen),
+            None => Self::new("panic", text),
+        }
+    }
+}
+
+fn is_oracle(name: &str) -> bool {
+    let (kind, number) = name.split_at(name.len().min(1));
+    matches!(kind, "S" | "L") && !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit())
+}
+
+/// How much each oracle compared.
+pub type Compared = BTreeMap<&'static str, u64>;
+
+/// Looks at one cluster.
+pub struct Oracle<'a> {
+    sim: &'a Simulation,
+    cluster: &'a Cluster,
+    /// How many of the first objects are small.
+    small: u64,
+    compared: Compared,
+    found: Vec<Violation>,
+}
+
+impl<'a> Oracle<'a> {
+    /// Nothing looked at yet.
+    pub fn new(sim: &'a Simulation, cluster: &'a Cluster, small: u64) -> Self {
+        Self {
+            small,
+            sim,
+            cluster,
+            compared: Compared::new(),
+            found: Vec::new(),
+        }
+    }
+
+    /// What was found, and how much was looked at.
+    pub fn finish(self) -> (Vec<Violation>, Compared) {
+        (self.found, self.compared)
+    }
+
+    fn holds(&mut self, oracle: &'static str, compared: u64, broken: Option<String>) {
+        *self.compared.entry(oracle).or_default() += compared;
+        self.found
+            .extend(broken.map(|seen| Violation::new(oracle, seen)));
+    }
+
+    /// What shows at any moment: promises broken by a write, panics of the pipeline, too many calls.
+    pub fn at_any_time(&mut self) {
+        let table = self.cluster.table();
+        *self.compared.entry("S1").or_default() += table.compared();
+        self.found
+            .extend(table.broken().iter().map(|text| Violation::told(text)));
+        for panic in self.sim.panics() {
+            let text = panic.message.clone();
+            let mut violation = Violation::told(&text);
+            violation.seen = format!("{} said: {}", panic.task, violation.seen);
+            self.found.push(violation);
+        }
+        let max = self.cluster.job().max_concurrency;
+        let most = self.cluster.running_most();
+        let calls = self.cluster.calls().len() as u64;
+        let broken = (most > max).then(|| format!("{most} calls ran at one time, {max} may"));
+        self.holds("S10", calls, broken);
+    }
+
+    /// What must hold once all processes left; `generation` redrives were asked for.
+    ///
+    /// # Errors
+    /// The world could not go on.
+    pub fn at_rest(&mut self, row: &RunRow) -> Result<(), Halt> {
+        let audit = self.audit()?;
+        self.counts(&audit);
+        self.verdict(row, &audit);
+        let pages = self.pages()?;
+        self.outcomes(&pages);
+        self.leases(row, &pages);
+        self.lanes(&pages);
+        Ok(())
+    }
+
+    fn counts(&mut self, audit: &Audit) {
+        let items = audit.recounted.total() + audit.pending;
+        let broken = (!audit.problems.is_empty()).then(|| audit.problems.join("; "));
+        self.holds("S3", items, broken);
+    }
+
+    fn verdict(&mut self, row: &RunRow, audit: &Audit) {
+        let failures = audit.recounted.failures();
+        let tolerance = row.state.limits.tolerance;
+        let breached = tolerance.breach(failures, row.total_final()).is_some();
+        // In a redrive, failures of its own may end it earlier.
+        let may_fail = breached || row.state.generation.0 > 0;
+        let status = row.state.status;
+        let broken = match status {
+            RunStatus::Succeeded if breached => Some(format!(
+                "SUCCEEDED with {failures} failures of {}",
+                row.total
+            )),
+            RunStatus::Failed if !may_fail => {
+                Some(format!("FAILED with {failures} failures of {}", row.total))
+            }
+            RunStatus::Succeeded
+            | RunStatus::Failed
+            | RunStatus::Running
+            | RunStatus::Paused
+            | RunStatus::Aborted => None,
+        };
+        self.holds("S6", 1, broken);
+        let unfinished = status == RunStatus::Succeeded && audit.pending > 0;
+        let broken = unfinished.then(|| format!("{} pending in a success", audit.pending));
+        self.holds("L1", row.total, broken);
+        let running = status == RunStatus::Running;
+        let broken = running.then(|| "all processes left, and the run is RUNNING".to_owned());
+        self.holds("L2", 1, broken);
+    }
+
+    fn outcomes(&mut self, pages: &[Held]) {
+        let mut outcomes: BTreeMap<ItemId, Outcome> = BTreeMap::new();
+        for held in pages {
+            for (index, item) in held.page.items.iter().enumerate() {
+                let Some(outcome) = item.mark.outcome() else {
+                    continue;
+                };
+                let index = u8::try_from(index).expect("a page has 100 items");
+                let id = held.page.id.origin(index);
+                let former = outcomes.insert(id, outcome);
+                let broken = former.map(|former| format!("{id} is {former:?} and {outcome:?}"));
+                self.holds("S1", 1, broken);
+            }
+        }
+        let calls = self.cluster.calls();
+        for (item, outcome) in &outcomes {
+            if *outcome != Outcome::Succeeded {
+                continue;
+            }
+            let called = calls
+                .iter()
+                .any(|call| call.item == *item && call.succeeded == Some(true));
+            let broken = (!called).then(|| format!("{item} succeeded, and no call of it did"));
+            self.holds("S1", 1, broken);
+        }
+    }
+
+    /// The items that succeeded so far.
+    ///
+    /// # Errors
+    /// The world could not go on.
+    pub fn succeeded(&self) -> Result<BTreeSet<ItemId>, Halt> {
+        let mut succeeded = BTreeSet::new();
+        for held in self.pages()? {
+            for (index, item) in held.page.items.iter().enumerate() {
+                if item.mark.outcome() == Some(Outcome::Succeeded) {
+                    let index = u8::try_from(index).expect("a page has 100 items");
+                    succeeded.insert(held.page.id.origin(index));
+                }
+            }
+        }
+        Ok(succeeded)
+    }
+
+    /// S7: what had succeeded `before` the redrive was not called in it.
+    pub fn redriven(&mut self, before: &BTreeSet<ItemId>, generation: u32) {
+        for call in self.cluster.calls() {
+            if call.generation < generation {
+                continue;
+            }
+            let broken = before.contains(&call.item).then(|| {
+                let generation = call.generation;
+                format!(
+                    "{} had succeeded and ran in generation {generation}",
+                    call.item
+                )
+            });
+            self.holds("S7", 1, broken);
+        }
+    }
+
+    fn leases(&mut self, row: &RunRow, pages: &[Held]) {
+        if row.state.status != RunStatus::Succeeded {
+            return;
+        }
+        let mut left = Vec::new();
+        for held in pages {
+            match &held.page.status {
+                PageStatus::Leased { session } => {
+                    left.push(format!("{} by {session}", held.page.id))
+                }
+                PageStatus::Ready | PageStatus::Waiting { .. } | PageStatus::Settled => {}
+            }
+        }
+        let broken = (!left.is_empty()).then(|| format!("leased in a success: {left:?}"));
+        self.holds("L4", pages.len() as u64, broken);
+    }
+
+    /// Large objects are never in the function lane, and alone in the other. Small ones come first in the
+    /// input: an item's place in its part says what it is.
+    fn lanes(&mut self, pages: &[Held]) {
+        for held in pages {
+            let page = &held.page;
+            let alone = page.lane == Lane::Function || page.items.len() == 1;
+            let mut broken = (!alone).then(|| format!("{} has company", page.id));
+            let stretches = page.stretches.iter();
+            let behind = stretches.map(|stretch| u64::from(stretch.first + stretch.items));
+            let large = behind.max().is_some_and(|end| end > self.small);
+            if page.lane == Lane::Function && large {
+                broken = Some(format!(
+                    "{} holds a large item on the function lane",
+                    page.id
+                ));
+            }
+            self.holds("S9", 1, broken);
+        }
+    }
+
+    /// S11: an item fails with the retried class at most once more than its rule grants. What a dead
+    /// session had counted is forgotten with it, so each `loss` grants one more.
+    pub fn retries(&mut self, granted: u32, losses: u64) {
+        let mut flaky: BTreeMap<(ItemId, u32), u64> = BTreeMap::new();
+        for call in self.cluster.calls() {
+            if call.flaky {
+                *flaky.entry((call.item, call.generation)).or_default() += 1;
+            }
+        }
+        let most = u64::from(granted) + 1 + losses;
+        for ((item, generation), times) in flaky {
+            let broken = (times > most).then(|| {
+                format!("{item} failed {times} times in generation {generation}, {granted} retries are granted")
+            });
+            self.holds("S11", 1, broken);
+        }
+    }
+
+    /// # Errors
+    /// The world could not go on.
+    fn audit(&self) -> Result<Audit, Halt> {
+        let (ledger, run) = (self.cluster.ledger(), self.cluster.run());
+        let audit = self
+            .sim
+            .block_on(async { report::audit(&ledger, &run).await })?;
+        Ok(audit.expect("the quiet way has no faults"))
+    }
+
+    /// All pages of the run.
+    fn pages(&self) -> Result<Vec<Held>, Halt> {
+        let (ledger, run) = (self.cluster.ledger(), self.cluster.run());
+        let mut pages = Vec::new();
+        for shard in 0..SHARDS {
+            let found = self.sim.block_on(async {
+                let all = (" ", "~");
+                ledger.pages_between(&run, shard, all, usize::MAX).await
+            })?;
+            pages.extend(found.expect("the quiet way has no faults"));
+        }
+        Ok(pages)
+    }
+
+    /// L4: what is still lent, and by whom; none: nothing, and no session lives but the janitor.
+    ///
+    /// # Errors
+    /// The world could not go on.
+    pub fn lent_or_live(&self) -> Result<Option<String>, Halt> {
+        let ledger = self.cluster.ledger();
+        let job = &self.cluster.job().name;
+        let (pool, sessions) = self.sim.block_on(async {
+            let pool = ledger.pool(job).await.expect("no faults");
+            (pool, ledger.sessions(job).await.expect("no faults"))
+        })?;
+        let live = sessions
+            .into_iter()
+            .filter(|session| session.status == SessionStatus::Live && session.who != "janitor");
+        let live: Vec<String> = live.map(|session| session.who).collect();
+        let left = pool.lent > 0 || !live.is_empty();
+        Ok(left.then(|| format!("{} lent, {live:?} live", pool.lent)))
+    }
+
+    /// Notes what a check outside found.
+    pub fn note(&mut self, oracle: &'static str, broken: Option<String>) {
+        self.holds(oracle, 1, broken);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_told_violation_names_its_oracle() {
+        assert_eq!(Violation::told("S10: 3 of 2").oracle, "S10");
+        assert_eq!(Violation::told("S1: it: went back").seen, "it: went back");
+        assert_eq!(Violation::told("index out of bounds").oracle, "panic");
+        assert_eq!(Violation::told("Some: thing").oracle, "panic");
+    }
+}

@@ -1,0 +1,327 @@
+//! Where a fault strikes: a call, named so that the name survives other faults being left out.
+//!
+//! A point is an operation, the entity it is about and how many times that entity was asked before. Whether
+//! a fault strikes there, which, and how long the call takes, follow from the seed and the point alone: a
+//! plan with one fault less leaves the rest of a run as much alike as can be. That is what makes shrinking
+//! work.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::entropy::Seed;
+use crate::trace::{FNV_START, fnv1a};
+
+/// Everything that the pipeline asks of its ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Operation {
+    /// One row.
+    TableGet,
+    /// A range of rows.
+    TableQuery,
+    /// One conditional write.
+    TableWrite,
+    /// Several, together.
+    TableTransact,
+    /// Messages of a lane.
+    QueueReceive,
+    /// One message of a batch that is sent.
+    QueueSend,
+    /// Spent messages.
+    QueueDelete,
+    /// Messages that shall come back earlier or later.
+    QueueChangeVisibility,
+    /// A page of a listing.
+    ObjectsList,
+    /// An object's size and pin.
+    ObjectsHead,
+    /// An object's bytes.
+    ObjectsGet,
+    /// An object as a whole.
+    ObjectsPut,
+    /// An object, if there is none.
+    ObjectsPutIfAbsent,
+    /// An object in pieces.
+    ObjectsUpload,
+    /// Bytes behind an object's.
+    ObjectsAppend,
+    /// An object's end.
+    ObjectsDelete,
+    /// A handler's call for one item.
+    Call,
+}
+
+impl Operation {
+    /// All of them.
+    pub const ALL: [Self; 17] = [
+        Self::TableGet,
+        Self::TableQuery,
+        Self::TableWrite,
+        Self::TableTransact,
+        Self::QueueReceive,
+        Self::QueueSend,
+        Self::QueueDelete,
+        Self::QueueChangeVisibility,
+        Self::ObjectsList,
+        Self::ObjectsHead,
+        Self::ObjectsGet,
+        Self::ObjectsPut,
+        Self::ObjectsPutIfAbsent,
+        Self::ObjectsUpload,
+        Self::ObjectsAppend,
+        Self::ObjectsDelete,
+        Self::Call,
+    ];
+
+    /// The kinds of fault that its service documents.
+    pub fn faults(self) -> &'static [Kind] {
+        use Kind::{
+            Conflict, CrashAfter, CrashBefore, Dies, Doubled, Ghost, Hangs, Late, Lost, Rejected,
+            ReplyLost, RequestLost, Slow, Throttled,
+        };
+        match self {
+            Self::TableGet
+            | Self::TableQuery
+            | Self::ObjectsList
+            | Self::ObjectsHead
+            | Self::ObjectsGet => &[RequestLost, Slow, CrashBefore, CrashAfter],
+            Self::TableWrite => &[
+                RequestLost,
+                ReplyLost,
+                Late,
+                Hangs,
+                Throttled,
+                Slow,
+                CrashBefore,
+                CrashAfter,
+            ],
+            Self::TableTransact => &[
+                RequestLost,
+                ReplyLost,
+                Late,
+                Hangs,
+                Throttled,
+                Conflict,
+                Slow,
+                CrashBefore,
+                CrashAfter,
+            ],
+            Self::QueueReceive => &[RequestLost, ReplyLost, Slow, CrashBefore, CrashAfter],
+            Self::QueueSend => &[
+                RequestLost,
+                ReplyLost,
+                Lost,
+                Doubled,
+                Late,
+                Rejected,
+                CrashBefore,
+                CrashAfter,
+            ],
+            Self::QueueDelete => &[
+                RequestLost,
+                ReplyLost,
+                Ghost,
+                Rejected,
+                CrashBefore,
+                CrashAfter,
+            ],
+            Self::QueueChangeVisibility => &[RequestLost, ReplyLost, Rejected],
+            Self::ObjectsPut
+            | Self::ObjectsPutIfAbsent
+            | Self::ObjectsUpload
+            | Self::ObjectsAppend
+            | Self::ObjectsDelete => &[RequestLost, ReplyLost, Slow, CrashBefore, CrashAfter],
+            Self::Call => &[Slow, Throttled, Dies, CrashBefore, CrashAfter],
+        }
+    }
+
+    /// Its name, as in a scenario file.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::TableGet => "table-get",
+            Self::TableQuery => "table-query",
+            Self::TableWrite => "table-write",
+            Self::TableTransact => "table-transact",
+            Self::QueueReceive => "queue-receive",
+            Self::QueueSend => "queue-send",
+            Self::QueueDelete => "queue-delete",
+            Self::QueueChangeVisibility => "queue-change-visibility",
+            Self::ObjectsList => "objects-list",
+            Self::ObjectsHead => "objects-head",
+            Self::ObjectsGet => "objects-get",
+            Self::ObjectsPut => "objects-put",
+            Self::ObjectsPutIfAbsent => "objects-put-if-absent",
+            Self::ObjectsUpload => "objects-upload",
+            Self::ObjectsAppend => "objects-append",
+            Self::ObjectsDelete => "objects-delete",
+            Self::Call => "call",
+        }
+    }
+}
+
+/// What can go wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// Not done, and no answer.
+    RequestLost,
+    /// Done, and no answer.
+    ReplyLost,
+    /// No answer; done later. A message arrives later.
+    Late,
+    /// No answer for longer than a session may be silent; not done.
+    Hangs,
+    /// Refused as too fast. A call: its class is `Throttled`.
+    Throttled,
+    /// Refused, as another transaction was at it.
+    Conflict,
+    /// Done and answered, late.
+    Slow,
+    /// A message that never arrives, though its sending succeeded.
+    Lost,
+    /// A message that arrives twice.
+    Doubled,
+    /// A message that comes back although its deletion succeeded.
+    Ghost,
+    /// An entry of a batch that is refused while the batch succeeds.
+    Rejected,
+    /// The handler dies.
+    Dies,
+    /// The process dies before the call reaches the service.
+    CrashBefore,
+    /// The process dies after the service did it.
+    CrashAfter,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 14] = [
+        Self::RequestLost,
+        Self::ReplyLost,
+        Self::Late,
+        Self::Hangs,
+        Self::Throttled,
+        Self::Conflict,
+        Self::Slow,
+        Self::Lost,
+        Self::Doubled,
+        Self::Ghost,
+        Self::Rejected,
+        Self::Dies,
+        Self::CrashBefore,
+        Self::CrashAfter,
+    ];
+
+    /// Its name, as in a scenario file.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::RequestLost => "request-lost",
+            Self::ReplyLost => "reply-lost",
+            Self::Late => "late",
+            Self::Hangs => "hangs",
+            Self::Throttled => "throttled",
+            Self::Conflict => "conflict",
+            Self::Slow => "slow",
+            Self::Lost => "lost",
+            Self::Doubled => "doubled",
+            Self::Ghost => "ghost",
+            Self::Rejected => "rejected",
+            Self::Dies => "dies",
+            Self::CrashBefore => "crash-before",
+            Self::CrashAfter => "crash-after",
+        }
+    }
+}
+
+/// One call of one entity.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Point {
+    /// What is asked.
+    pub operation: Operation,
+    /// By whom and about what: `a page#run-1#0/…`.
+    pub entity: String,
+    /// The how many-th time, from 1.
+    pub nth: u32,
+}
+
+impl fmt::Display for Point {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let operation = self.operation.as_str();
+        write!(f, "{operation} no. {} of {}", self.nth, self.entity)
+    }
+}
+
+impl Point {
+    /// The dice of this point: the same for the same seed and point, whatever else happened.
+    pub fn dice(&self, seed: Seed) -> Dice {
+        let hash = fnv1a(FNV_START, self.entity.bytes());
+        let place = (self.operation as u64) << 32 | u64::from(self.nth);
+        let mut dice = Dice(seed.0 ^ hash.rotate_left(17));
+        dice.0 = dice.draw() ^ place;
+        Dice(dice.draw())
+    }
+}
+
+/// Chance for one point: SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators").
+#[derive(Clone, Debug)]
+pub struct Dice(u64);
+
+impl Dice {
+    /// Uniform over all values.
+    pub fn draw(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut word = self.0;
+        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        word ^ (word >> 31)
+    }
+
+    /// From 0 up to, not including, `end`, which is not 0.
+    pub fn below(&mut self, end: u64) -> u64 {
+        debug_assert!(end > 0, "there is no number below 0");
+        ((u128::from(self.draw()) * u128::from(end)) >> 64) as u64
+    }
+
+    /// True in `of_million` of a million draws.
+    pub fn chance(&mut self, of_million: u32) -> bool {
+        self.below(1_000_000) < u64::from(of_million)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn point(nth: u32) -> Point {
+        Point {
+            operation: Operation::TableWrite,
+            entity: "a page#run#0/1".to_owned(),
+            nth,
+        }
+    }
+
+    #[test]
+    fn dice_follow_from_seed_and_point_alone() {
+        let first = |seed: u64, nth: u32| point(nth).dice(Seed(seed)).draw();
+        assert_eq!(first(1, 1), first(1, 1));
+        assert_ne!(first(1, 1), first(2, 1));
+        assert_ne!(first(1, 1), first(1, 2));
+    }
+
+    #[test]
+    fn names_are_those_of_the_scenario_file() {
+        for operation in Operation::ALL {
+            let text = serde_json::to_string(&operation).expect("plain");
+            assert_eq!(text, format!("\"{}\"", operation.as_str()));
+            assert!(!operation.faults().is_empty());
+        }
+        for kind in Kind::ALL {
+            let text = serde_json::to_string(&kind).expect("plain");
+            assert_eq!(text, format!("\"{}\"", kind.as_str()));
+            let used = Operation::ALL.iter().any(|op| op.faults().contains(&kind));
+            assert!(used, "{kind:?} strikes nowhere");
+        }
+    }
+}

@@ -1,0 +1,428 @@
+//! Carries out a scenario: chaos first, then everything is healed and the run must come to its end.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use trommel::core::run::{RunEvent, RunStatus, Wish};
+use trommel::core::time::Tick;
+use trommel::ledger::Redrive;
+use trommel::ports::table::TableProfile;
+use trommel::shell::Settings;
+
+use crate::cluster::{Behaviour, Cluster, Process};
+use crate::halt::{Halt, Limits};
+use crate::oracle::{Compared, Oracle, Violation};
+use crate::point::{Kind, Operation, Point};
+use crate::scenario::{Happening, Scenario, Trouble, worker};
+use crate::services::Source;
+use crate::simulation::Simulation;
+use trommel::core::lane::Lane;
+
+/// What DynamoDB allows, and how long a session there gathers outcomes.
+pub const SHARED: TableProfile = TableProfile {
+    transact_writes_max: 100,
+    row_bytes_max: 400 * 1024,
+    settle_within: Duration::from_secs(1),
+};
+
+const BOTH: &[Lane] = &[Lane::Function, Lane::Container];
+
+/// Between two looks at the world.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// A run ends so long after it was healed: sessions die within two durations, lost hints and late requests
+/// come within 90 s more, then all items may run one after the other.
+const CALM_MAX: Duration = Duration::from_mins(40);
+
+/// A run is resumed so often; one that pauses by breach again and again is left PAUSED.
+const RESUMES_MAX: u32 = 3;
+
+/// Polls of tasks after which a scenario counts as stuck: a busy one has some ten thousand.
+const STEPS_MAX: u64 = 3_000_000;
+
+/// Whether the trace's text is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Text {
+    /// For reading.
+    Kept,
+    /// Only its hash.
+    Hashed,
+}
+
+/// How a scenario went.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The first promise that was broken.
+    pub violation: Option<Violation>,
+    /// The faults that struck.
+    pub fired: Vec<(Point, Kind)>,
+    /// Where the run stood at the end.
+    pub status: Option<RunStatus>,
+    /// Service calls.
+    pub calls: BTreeMap<Operation, u64>,
+    /// How much each oracle compared.
+    pub compared: Compared,
+    /// The hash of the whole trace.
+    pub trace_hash: u64,
+    /// Its text, if kept.
+    pub trace: String,
+    /// Virtual time that passed.
+    pub virtual_time: Duration,
+    /// Things that happened at all, by name: `sometimes` of them must.
+    pub probes: BTreeMap<&'static str, u64>,
+}
+
+/// Carries out a scenario.
+pub fn run(scenario: &Scenario, text: Text) -> Outcome {
+    run_with(scenario, text, None)
+}
+
+/// The same; the caller of the so many-th service call dies before it.
+pub fn run_with(scenario: &Scenario, text: Text, crash_at: Option<u64>) -> Outcome {
+    let limits = Limits {
+        steps_max: STEPS_MAX,
+        ..Limits::default()
+    };
+    let sim = Simulation::with_limits(scenario.seed, limits);
+    if text == Text::Hashed {
+        sim.forget_text();
+    }
+    let cluster = Cluster::new(&sim, scenario.job(), Settings::shared(), SHARED);
+    let mut stage = Stage {
+        scenario,
+        sim: &sim,
+        cluster: &cluster,
+        resumed: 0,
+        probes: BTreeMap::new(),
+    };
+    let mut oracle = Oracle::new(&sim, &cluster, scenario.workload.small);
+    let halted = stage.play(&mut oracle, crash_at).err();
+    oracle.at_any_time();
+    // Each of them may end a session, or make an outcome's writing fail for long.
+    let losses = cluster.injector().fired().len() + scenario.troubles.len();
+    oracle.retries(scenario.tuning.retries, losses as u64);
+    let status = stage.status().ok();
+    let probes = stage.probes;
+    let (mut found, compared) = oracle.finish();
+    if let Some(halt) = halted {
+        found.push(Violation::new("L2", halt.to_string()));
+    }
+    if let Some(violation) = found.first() {
+        let Violation { oracle, seen } = violation;
+        sim.trace(&format_args!("BROKEN {oracle}: {seen}"));
+    }
+    let injector = cluster.injector();
+    Outcome {
+        violation: found.into_iter().next(),
+        fired: injector.fired(),
+        status,
+        calls: injector.calls_by_operation(),
+        compared,
+        trace_hash: sim.trace_hash(),
+        trace: sim.trace_text(),
+        virtual_time: sim.now().since(Tick::default()),
+        probes,
+    }
+}
+
+struct Stage<'a> {
+    scenario: &'a Scenario,
+    sim: &'a Simulation,
+    cluster: &'a Cluster,
+    resumed: u32,
+    probes: BTreeMap<&'static str, u64>,
+}
+
+impl Stage<'_> {
+    fn play(&mut self, oracle: &mut Oracle<'_>, crash_at: Option<u64>) -> Result<(), Halt> {
+        self.prepare()?;
+        self.cluster.injector().crash_at(crash_at);
+        self.cluster.set_faults(self.scenario.faults.source());
+        self.start_all();
+        self.chaos()?;
+        self.heal();
+        self.come_to_rest(oracle)?;
+        for _ in 0..self.scenario.redrives {
+            if !self.redrive(oracle)? {
+                break;
+            }
+        }
+        self.permits_come_back(oracle)
+    }
+
+    fn prepare(&self) -> Result<(), Halt> {
+        let workload = self.scenario.workload;
+        let input = &self.cluster.stores().input;
+        self.sim.block_on(async {
+            for number in 0..workload.small + workload.large {
+                let bytes = if number < workload.small { 10 } else { 1000 };
+                let key = format!("object-{number:05}");
+                let put = input.put(key.as_bytes(), vec![0; bytes].into()).await;
+                put.expect("memory takes all");
+            }
+            self.cluster.create_run().await;
+        })?;
+        self.cluster.set_behaviour(self.scenario.handler);
+        Ok(())
+    }
+
+    fn start_all(&self) {
+        for number in 0..self.scenario.workers {
+            self.start(&worker(number));
+        }
+    }
+
+    fn start(&self, name: &str) {
+        let over = |process: &Process| process.node().name() != name || process.is_over();
+        if self.cluster.processes().iter().all(over) {
+            self.cluster.start(&self.sim.node(name), BOTH);
+        }
+    }
+
+    fn all_over(&self) -> bool {
+        self.cluster.is_over()
+    }
+
+    fn probe(&mut self, name: &'static str) {
+        *self.probes.entry(name).or_default() += 1;
+    }
+
+    /// Troubles at their time; faults until the time is over.
+    fn chaos(&mut self) -> Result<(), Halt> {
+        enum Step<'a> {
+            Begin(&'a Trouble),
+            End(&'a Trouble),
+        }
+        let mut steps = Vec::new();
+        for trouble in &self.scenario.troubles {
+            steps.push((trouble.at_ms, Step::Begin(trouble)));
+            steps.push((trouble.at_ms + trouble.for_ms, Step::End(trouble)));
+        }
+        steps.sort_by_key(|(at_ms, _)| *at_ms);
+        for (at_ms, step) in steps {
+            self.sim
+                .run_until(Tick::default() + Duration::from_millis(at_ms))?;
+            match step {
+                Step::Begin(trouble) => self.begin(trouble)?,
+                Step::End(trouble) => self.end(trouble)?,
+            }
+        }
+        let healed = Tick::default() + Duration::from_secs(self.scenario.chaos_seconds);
+        while self.sim.now() < healed && !self.all_over() {
+            self.sim.run_for(LOOK_EVERY)?;
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self, trouble: &Trouble) -> Result<(), Halt> {
+        let name = trouble.node.as_str();
+        let length = Duration::from_millis(trouble.for_ms);
+        let until = self.sim.now() + length;
+        let what = trouble.what;
+        self.sim
+            .trace(&format_args!("{what:?} of {name} for {length:?}"));
+        match what {
+            Happening::Crash => {
+                self.probe("a process was killed");
+                self.sim.node(name).crash();
+            }
+            Happening::Freeze => {
+                self.probe("a process was frozen");
+                self.sim.node(name).freeze(length);
+            }
+            Happening::Cut => self.cluster.table().cut(name, until),
+            Happening::Heat => self.cluster.table().heat(until),
+            Happening::Drain => {
+                for process in self.cluster.processes() {
+                    if process.node().name() == name && !process.is_over() {
+                        self.probe("a process was drained");
+                        process.drain();
+                    }
+                }
+            }
+            Happening::Pause => {
+                let (ledger, run) = (self.cluster.ledger(), self.cluster.run());
+                let wished = self
+                    .sim
+                    .block_on(async { ledger.wish(&run, Wish::Pause).await })?;
+                // One that has ended cannot be paused.
+                if wished.is_ok() {
+                    self.probe("a run was asked to pause");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, trouble: &Trouble) -> Result<(), Halt> {
+        match trouble.what {
+            Happening::Crash | Happening::Drain => self.start(&trouble.node),
+            Happening::Pause => self.resume()?,
+            Happening::Freeze | Happening::Cut | Happening::Heat => {}
+        }
+        Ok(())
+    }
+
+    /// Nothing goes wrong any more, and every node is back.
+    fn heal(&self) {
+        self.sim.trace(&"healed");
+        self.cluster.set_faults(Source::Calm);
+        self.cluster.injector().crash_at(None);
+        self.start_all();
+    }
+
+    fn resume(&mut self) -> Result<(), Halt> {
+        let (ledger, run) = (self.cluster.ledger(), self.cluster.run());
+        let row = self.sim.block_on(async { ledger.run(&run).await })?;
+        let row = row.expect("the run has a row");
+        if row.state.status != RunStatus::Paused {
+            return Ok(());
+        }
+        let event = RunEvent::Resume(None);
+        let resumed = self
+            .sim
+            .block_on(async { ledger.change_run(&row, &event, None).await })?;
+        if resumed.is_ok() {
+            self.probe("a run was resumed");
+            self.start_all();
+        }
+        Ok(())
+    }
+
+    fn status(&self) -> Result<RunStatus, Halt> {
+        let (ledger, run) = (self.cluster.ledger(), self.cluster.run());
+        let row = self.sim.block_on(async { ledger.run(&run).await })?;
+        Ok(row.map_or(RunStatus::Running, |row| row.state.status))
+    }
+
+    /// Everybody leaves in time, and what they leave keeps every promise.
+    fn come_to_rest(&mut self, oracle: &mut Oracle<'_>) -> Result<(), Halt> {
+        let latest = self.sim.now() + CALM_MAX;
+        loop {
+            while !self.all_over() && self.sim.now() < latest {
+                self.sim.run_for(LOOK_EVERY)?;
+            }
+            let status = self.status()?;
+            if self.sim.now() >= latest || self.resumed >= RESUMES_MAX {
+                break;
+            }
+            self.resumed += 1;
+            match status {
+                RunStatus::Paused => {
+                    self.probe("a run came to rest as PAUSED");
+                    self.resume()?;
+                }
+                // Those who left while it was PAUSED did not see that it was resumed meanwhile.
+                RunStatus::Running if self.probes.contains_key("a run was resumed") => {
+                    self.start_all();
+                }
+                RunStatus::Running
+                | RunStatus::Succeeded
+                | RunStatus::Failed
+                | RunStatus::Aborted => break,
+            }
+        }
+        let status = self.status()?;
+        match status {
+            RunStatus::Succeeded => self.probe("a run succeeded"),
+            RunStatus::Failed => self.probe("a run failed"),
+            RunStatus::Paused | RunStatus::Running | RunStatus::Aborted => {}
+        }
+        let late = (!self.all_over()).then(|| {
+            let status = status.as_str();
+            format!(
+                "{CALM_MAX:?} after it was healed the run is {status}, and processes work on it"
+            )
+        });
+        oracle.note("L2", late);
+        oracle.at_any_time();
+        let (ledger, run) = (self.cluster.ledger(), self.cluster.run());
+        let row = self.sim.block_on(async { ledger.run(&run).await })?;
+        oracle.at_rest(&row.expect("the run has a row"))
+    }
+
+    /// False if there is nothing to redrive.
+    fn redrive(&mut self, oracle: &mut Oracle<'_>) -> Result<bool, Halt> {
+        let (ledger, run) = (self.cluster.ledger(), self.cluster.run());
+        let row = self.sim.block_on(async { ledger.run(&run).await })?;
+        let row = row.expect("the run has a row");
+        let before = oracle.succeeded()?;
+        let left = before.len() as u64 == row.total;
+        if left || row.state.status == RunStatus::Running || row.total_final().is_none() {
+            return Ok(false);
+        }
+        let (event, redrive) = (RunEvent::Redrive, Redrive::default());
+        let changed = self
+            .sim
+            .block_on(async { ledger.change_run(&row, &event, Some(&redrive)).await })?;
+        if changed.is_err() {
+            return Ok(false);
+        }
+        self.probe("a run was redriven");
+        self.sim.trace(&"redriven");
+        self.cluster.set_behaviour(Behaviour {
+            flaky: 0,
+            bad: 0,
+            throttled: 0,
+            panics: 0,
+            slow: 0,
+            ..self.scenario.handler
+        });
+        self.start_all();
+        self.come_to_rest(oracle)?;
+        oracle.redriven(&before, row.state.generation.0 + 1);
+        let after = self.sim.block_on(async { ledger.run(&run).await })?;
+        let after = after.expect("the run has a row");
+        let succeeded = oracle.succeeded()?.len() as u64;
+        let converged = after.state.status == RunStatus::Succeeded && succeeded == after.total;
+        let broken = (!converged).then(|| {
+            let (status, total) = (after.state.status.as_str(), after.total);
+            format!(
+                "a redrive without failures ended as {status}, {succeeded} of {total} succeeded"
+            )
+        });
+        oracle.note("L5", broken);
+        Ok(true)
+    }
+
+    /// L4: once a session lives that buries the dead, nothing is lent.
+    fn permits_come_back(&mut self, oracle: &mut Oracle<'_>) -> Result<(), Halt> {
+        if oracle.lent_or_live()?.is_none() {
+            oracle.note("L4", None);
+            return Ok(());
+        }
+        self.probe("a dead session's permits came back");
+        let janitor = self.sim.node("janitor");
+        self.cluster.watch_only(&janitor);
+        let latest = self.sim.now() + Duration::from_secs(150);
+        while oracle.lent_or_live()?.is_some() && self.sim.now() < latest {
+            self.sim.run_for(LOOK_EVERY)?;
+        }
+        let left = oracle.lent_or_live()?;
+        oracle.note("L4", left);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scenario::{FaultSource, Profile};
+
+    #[test]
+    fn a_plan_of_the_faults_that_struck_replays_the_same_trace() {
+        for seed in 0..20 {
+            let scenario = Scenario::generate(seed, Profile::Swarm);
+            let swarm = run(&scenario, Text::Hashed);
+            let plan = Scenario {
+                faults: FaultSource::Plan(swarm.fired.clone()),
+                ..scenario
+            };
+            let replay = run(
+                &Scenario::parse(&plan.to_json()).expect("ours"),
+                Text::Hashed,
+            );
+            assert_eq!(replay.trace_hash, swarm.trace_hash, "seed {seed}");
+        }
+    }
+}

@@ -1,0 +1,407 @@
+//! A scenario: everything that one simulated run follows from, as a file that can be kept.
+//!
+//! `generate` draws one from a seed; [`crate::run`] carries it out; [`crate::shrink`] makes it smaller.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use trommel::core::class::Class;
+use trommel::core::id::JobName;
+use trommel::core::job::{
+    ExecutorSpec, GRACE_DEFAULT, InputSpec, Job, LaneSpec, LedgerUri, Location, OnBreach,
+    OutputMode,
+};
+use trommel::core::retry::{Errors, Jitter, RetryRule};
+use trommel::core::tolerance::{Percent, Tolerance};
+
+use crate::cluster::Behaviour;
+use crate::entropy::{Seed, Stream};
+use crate::point::{Kind, Point};
+use crate::services::{Rates, Source};
+
+/// The version of the file's form.
+pub const VERSION: u32 = 1;
+
+/// The size up to which an object goes to the function lane here, in bytes.
+pub const SMALL_BYTES_MAX: u64 = 100;
+
+/// Everything one run follows from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Scenario {
+    /// [`VERSION`].
+    pub v: u32,
+    /// What chance follows from.
+    pub seed: u64,
+    /// Processes that work on the run.
+    pub workers: u32,
+    /// What is to be done.
+    pub workload: Workload,
+    /// How.
+    pub tuning: Tuning,
+    /// What the handler does, by chance.
+    pub handler: Behaviour,
+    /// What happens to nodes, in the order of its time.
+    pub troubles: Vec<Trouble>,
+    /// What goes wrong with calls.
+    pub faults: FaultSource,
+    /// Faults of calls come for so long, in seconds; then all is healed and the run must end.
+    pub chaos_seconds: u64,
+    /// How often the run is redriven, once it ended with something to redrive.
+    pub redrives: u32,
+    /// What this scenario is kept for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expect: Option<Expect>,
+}
+
+/// What is to be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Workload {
+    /// Objects for the function lane; they share pages.
+    pub small: u64,
+    /// Objects for the container lane; each has its own page.
+    pub large: u64,
+}
+
+/// How the job is set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Tuning {
+    /// Calls at one time.
+    pub max_concurrency: u32,
+    /// Items in one call.
+    pub batch: u32,
+    /// Failures tolerated by number …
+    pub tolerated: u64,
+    /// … or by percentage.
+    pub tolerated_percent: Option<u8>,
+    /// Retries of a flaky item.
+    pub retries: u32,
+    /// Between the first failure and the first retry, in milliseconds.
+    pub interval_ms: u64,
+    /// A breach pauses the run instead of ending it.
+    pub pauses: bool,
+}
+
+/// Something that happens to a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Trouble {
+    /// When, in milliseconds from the start.
+    pub at_ms: u64,
+    /// To whom: `a`, `b`, …
+    pub node: String,
+    /// What.
+    pub what: Happening,
+    /// For how long, in milliseconds.
+    pub for_ms: u64,
+}
+
+/// What can happen to a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Happening {
+    /// It is killed, and started again after the time.
+    Crash,
+    /// Nothing of it runs; then it goes on as if nothing had been.
+    Freeze,
+    /// Its way to the table carries nothing.
+    Cut,
+    /// Writes to pages are throttled, for all.
+    Heat,
+    /// It is asked to end softly, and started again after the time.
+    Drain,
+    /// Somebody pauses the run, and resumes it after the time.
+    Pause,
+}
+
+impl Happening {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::Crash,
+        Self::Freeze,
+        Self::Cut,
+        Self::Heat,
+        Self::Drain,
+        Self::Pause,
+    ];
+}
+
+/// Where faults of calls come from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum FaultSource {
+    /// By chance: of a million calls each.
+    Swarm(Rates),
+    /// At these points.
+    Plan(Vec<(Point, Kind)>),
+}
+
+impl FaultSource {
+    /// As the injector takes it.
+    pub fn source(&self) -> Source {
+        match self {
+            Self::Swarm(rates) => Source::Swarm(rates.clone()),
+            Self::Plan(plan) => Source::Plan(plan.iter().cloned().collect()),
+        }
+    }
+}
+
+/// What a kept scenario must come to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Expect {
+    /// No promise is broken.
+    Pass,
+    /// With this bug planted, this oracle says so.
+    Violates {
+        /// The planted bug.
+        bug: String,
+        /// The oracle.
+        oracle: String,
+    },
+}
+
+/// How much goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Profile {
+    /// Each seed leaves some kinds out and has the rest often.
+    Swarm,
+    /// All kinds, seldom: calm stretches find what noise hides.
+    Low,
+    /// Nothing.
+    None,
+}
+
+impl Profile {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Swarm, Self::Low, Self::None];
+
+    /// Its name, as on the command line.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Swarm => "swarm",
+            Self::Low => "low",
+            Self::None => "none",
+        }
+    }
+}
+
+/// The name of the so many-th worker, from 0.
+pub fn worker(number: u32) -> String {
+    char::from(b'a' + (number % 26) as u8).to_string()
+}
+
+fn rates(chance: &Stream, profile: Profile) -> Rates {
+    let mut rates = Rates::new();
+    for kind in Kind::ALL {
+        let takes_part = chance.chance(600_000);
+        let often = 1_000 + chance.below(40_000) as u32;
+        let rate = match profile {
+            Profile::Swarm if takes_part => often,
+            Profile::Low => 1_500,
+            Profile::Swarm | Profile::None => 0,
+        };
+        // A crash or a hang costs half a minute of virtual time: few of them are many.
+        let rate = match kind {
+            Kind::CrashBefore | Kind::CrashAfter | Kind::Hangs => rate / 20,
+            Kind::RequestLost
+            | Kind::ReplyLost
+            | Kind::Late
+            | Kind::Throttled
+            | Kind::Conflict
+            | Kind::Slow
+            | Kind::Lost
+            | Kind::Doubled
+            | Kind::Ghost
+            | Kind::Rejected
+            | Kind::Dies => rate,
+        };
+        rates.insert(kind, rate);
+    }
+    rates
+}
+
+fn troubles(chance: &Stream, workers: u32) -> Vec<Trouble> {
+    let count = chance.below(5);
+    let mut troubles: Vec<Trouble> = (0..count)
+        .map(|_| Trouble {
+            at_ms: chance.below(60_000),
+            node: worker(chance.below(u64::from(workers)) as u32),
+            what: Happening::ALL[chance.below(Happening::ALL.len() as u64) as usize],
+            for_ms: chance.below(50_000),
+        })
+        .collect();
+    troubles.sort_by_key(|trouble| (trouble.at_ms, trouble.node.clone()));
+    troubles
+}
+
+impl Scenario {
+    /// What this seed says: some 20 items, up to four workers.
+    pub fn generate(seed: u64, profile: Profile) -> Self {
+        let chance = &Seed(seed).stream("scenario");
+        let workers = 1 + chance.below(4) as u32;
+        let small = chance.below(25);
+        let large = chance.below(10);
+        let rate = |most: u64| {
+            let often = chance.below(most) as u32;
+            if chance.chance(500_000) { often } else { 0 }
+        };
+        let handler = Behaviour {
+            flaky: rate(300_000),
+            bad: rate(150_000),
+            throttled: rate(50_000),
+            panics: rate(20_000),
+            slow: rate(50_000),
+            shortest: Duration::from_millis(20),
+            longest: Duration::from_millis(100 + chance.below(3_000)),
+        };
+        let tuning = Tuning {
+            max_concurrency: 1 + chance.below(8) as u32,
+            batch: if chance.chance(700_000) { 1 } else { 5 },
+            tolerated: chance.below(8),
+            tolerated_percent: chance.chance(200_000).then(|| 10 * chance.below(10) as u8),
+            retries: chance.below(4) as u32,
+            interval_ms: [0, 500, 8_000, 40_000][chance.below(4) as usize],
+            pauses: chance.chance(150_000),
+        };
+        let troubles = match profile {
+            Profile::Swarm => troubles(chance, workers),
+            Profile::Low if chance.chance(300_000) => troubles(chance, workers),
+            Profile::Low | Profile::None => Vec::new(),
+        };
+        Self {
+            v: VERSION,
+            seed,
+            workers,
+            workload: Workload { small, large },
+            tuning,
+            handler,
+            troubles,
+            faults: FaultSource::Swarm(rates(chance, profile)),
+            chaos_seconds: 90,
+            redrives: if chance.chance(300_000) { 1 } else { 0 },
+            expect: None,
+        }
+    }
+
+    /// The job that is run.
+    pub fn job(&self) -> Job {
+        let tuning = self.tuning;
+        let mut retry = Vec::new();
+        if tuning.retries > 0 {
+            retry.push(RetryRule {
+                errors: Errors::Any(vec![Class::named("Flaky"), Class::Timeout]),
+                max_attempts: tuning.retries,
+                interval: Duration::from_millis(tuning.interval_ms),
+                backoff_rate: 2.0,
+                max_delay: None,
+                jitter: Jitter::Full,
+            });
+        }
+        let mut function = lane(Some(SMALL_BYTES_MAX));
+        function.max_items_per_batch = tuning.batch.max(1);
+        Job {
+            name: JobName::new("job"),
+            input: InputSpec::Objects(Location::S3 {
+                bucket: "input".to_owned(),
+                key: String::new(),
+            }),
+            max_concurrency: tuning.max_concurrency.max(1),
+            tolerance: Tolerance {
+                count: Some(tuning.tolerated),
+                percent: tuning.tolerated_percent.map(percent),
+            },
+            fail_fast: None,
+            on_breach: if tuning.pauses {
+                OnBreach::Pause
+            } else {
+                OnBreach::Fail
+            },
+            results: None,
+            ledger: LedgerUri::DynamoDb("table".to_owned()),
+            scratch: None,
+            function,
+            container: Some(lane(None)),
+            retry,
+            catch: Vec::new(),
+        }
+    }
+
+    /// How many faults and troubles it names; of a swarm, only the troubles.
+    pub fn size(&self) -> usize {
+        let faults = match &self.faults {
+            FaultSource::Swarm(_) => 0,
+            FaultSource::Plan(plan) => plan.len(),
+        };
+        faults + self.troubles.len()
+    }
+
+    /// Reads a scenario file.
+    ///
+    /// # Errors
+    /// What is wrong with it, and where.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let scenario: Self = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        if scenario.v != VERSION {
+            let v = scenario.v;
+            return Err(format!(
+                "it is of version {v}; this program reads {VERSION}"
+            ));
+        }
+        if scenario.workers == 0 {
+            return Err("it has no worker: nothing would happen".to_owned());
+        }
+        Ok(scenario)
+    }
+
+    /// As a file.
+    pub fn to_json(&self) -> String {
+        let text = serde_json::to_string_pretty(self);
+        text.expect("a scenario is plain data") + "\n"
+    }
+}
+
+fn percent(percent: u8) -> Percent {
+    let text = percent.min(100).to_string();
+    text.parse().expect("a whole number up to 100")
+}
+
+fn lane(object_bytes_max: Option<u64>) -> LaneSpec {
+    LaneSpec {
+        executor: ExecutorSpec::InProcess,
+        object_bytes_max,
+        max_items_per_batch: 1,
+        timeout: Some(Duration::from_secs(20)),
+        grace: GRACE_DEFAULT,
+        output: OutputMode::Keep,
+    }
+}
+
+/// Pairs of operation and fault, and how often each struck.
+pub type Pairs = BTreeMap<(crate::point::Operation, Kind), u64>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scenario_survives_its_file() {
+        for seed in 0..50 {
+            let scenario = Scenario::generate(seed, Profile::Swarm);
+            let again = Scenario::parse(&scenario.to_json());
+            assert_eq!(again, Ok(scenario));
+        }
+    }
+
+    #[test]
+    fn a_misspelt_key_is_refused() {
+        let text = Scenario::generate(1, Profile::Low).to_json();
+        let text = text.replace("\"workers\"", "\"wrokers\"");
+        let error = Scenario::parse(&text).expect_err("there is no such key");
+        assert!(error.contains("wrokers"), "{error}");
+    }
+}

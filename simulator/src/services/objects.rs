@@ -1,0 +1,135 @@
+//! A node's way to a store of objects: the bytes are in memory, the way to them has faults.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use trommel::core::item::{Object, Pin};
+use trommel::ports::objects::{Listing, ObjectsProfile, Reader, Upload};
+use trommel::ports::{Objects, ObjectsError};
+
+use super::injector::{Injector, PATIENCE_MAX, SLOW_MAX, Ticket};
+use crate::node::Node;
+use crate::point::{Kind, Operation};
+
+/// One node's way to a store.
+#[derive(Clone)]
+pub struct ObjectsLink {
+    base: Arc<dyn Objects>,
+    node: Node,
+    injector: Arc<Injector>,
+}
+
+impl ObjectsLink {
+    /// The way of this node to this store.
+    pub fn new(base: Arc<dyn Objects>, node: &Node, injector: Arc<Injector>) -> Self {
+        Self {
+            base,
+            node: node.clone(),
+            injector,
+        }
+    }
+
+    async fn sleep(&self, duration: Duration) {
+        self.node.runtime().clock.sleep(duration).await;
+    }
+
+    async fn unanswered<T>(&self, ticket: &mut Ticket, why: &str) -> Result<T, ObjectsError> {
+        self.sleep(ticket.up_to(PATIENCE_MAX)).await;
+        Err(ObjectsError::Unavailable(why.to_owned()))
+    }
+
+    async fn call<T>(
+        &self,
+        operation: Operation,
+        key: &[u8],
+        done: impl Future<Output = Result<T, ObjectsError>>,
+    ) -> Result<T, ObjectsError> {
+        let about = String::from_utf8_lossy(key);
+        let mut ticket = self.injector.ticket(operation, &self.node, &about);
+        if ticket.is(Kind::CrashBefore) {
+            return self.injector.crash(&self.node, &mut ticket).await;
+        }
+        let way = ticket.way();
+        self.sleep(way).await;
+        if ticket.is(Kind::RequestLost) {
+            return self.unanswered(&mut ticket, "the request was lost").await;
+        }
+        let result = done.await;
+        if ticket.is(Kind::CrashAfter) {
+            return self.injector.crash(&self.node, &mut ticket).await;
+        }
+        if ticket.is(Kind::ReplyLost) {
+            return self.unanswered(&mut ticket, "the reply was lost").await;
+        }
+        if ticket.is(Kind::Slow) {
+            let slow = ticket.up_to(SLOW_MAX);
+            self.sleep(slow).await;
+        }
+        result
+    }
+}
+
+#[async_trait]
+impl Objects for ObjectsLink {
+    fn profile(&self) -> ObjectsProfile {
+        self.base.profile()
+    }
+
+    async fn list(
+        &self,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Listing, ObjectsError> {
+        let list = self.base.list(prefix, after, limit);
+        self.call(Operation::ObjectsList, prefix, list).await
+    }
+
+    async fn head(&self, key: &[u8]) -> Result<Object, ObjectsError> {
+        self.call(Operation::ObjectsHead, key, self.base.head(key))
+            .await
+    }
+
+    async fn get(
+        &self,
+        key: &[u8],
+        start: u64,
+        end: Option<u64>,
+        pin: Option<&Pin>,
+    ) -> Result<Reader, ObjectsError> {
+        let get = self.base.get(key, start, end, pin);
+        self.call(Operation::ObjectsGet, key, get).await
+    }
+
+    async fn put(&self, key: &[u8], bytes: Bytes) -> Result<Pin, ObjectsError> {
+        let put = self.base.put(key, bytes);
+        self.call(Operation::ObjectsPut, key, put).await
+    }
+
+    async fn put_if_absent(&self, key: &[u8], bytes: Bytes) -> Result<Pin, ObjectsError> {
+        let put = self.base.put_if_absent(key, bytes);
+        self.call(Operation::ObjectsPutIfAbsent, key, put).await
+    }
+
+    async fn upload(&self, key: &[u8]) -> Result<Box<dyn Upload>, ObjectsError> {
+        let upload = self.base.upload(key);
+        self.call(Operation::ObjectsUpload, key, upload).await
+    }
+
+    async fn append(&self, key: &[u8], bytes: Bytes) -> Result<u64, ObjectsError> {
+        let append = self.base.append(key, bytes);
+        self.call(Operation::ObjectsAppend, key, append).await
+    }
+
+    async fn delete(&self, key: &[u8]) -> Result<(), ObjectsError> {
+        self.call(Operation::ObjectsDelete, key, self.base.delete(key))
+            .await
+    }
+
+    fn path(&self, key: &[u8]) -> Option<PathBuf> {
+        self.base.path(key)
+    }
+}
