@@ -87,11 +87,11 @@ async fn reopen_part(
             run: &run.id,
             inputs: inputs.as_ref(),
         };
-        let Some(items) = choose(&sight, &held, &redrive.selection).await? else {
+        if choose(&sight, &held, &redrive.selection).await?.is_none() {
             continue;
-        };
+        }
         outstanding.wait_below_horizon(env, run, 1).await?;
-        if reopen_page(env, run, held, generation, items).await? {
+        if reopen_page(env, run, held, generation, (&sight, &redrive.selection)).await? {
             outstanding.add(1);
             if is_planted(Bug::RedriveStopsEarly) {
                 break;
@@ -113,20 +113,20 @@ async fn readable(env: &Env, run: &RunHandle, part: &Part) -> Result<Option<Inpu
     }
 }
 
-/// Reopens one page; waits while a session that has not yet heard of the end holds it.
+/// Reopens one page; waits while a session that has not yet heard of the end holds it. What fails
+/// meanwhile is chosen too.
 async fn reopen_page(
     env: &Env,
     run: &RunHandle,
     mut held: Held,
     generation: Generation,
-    items: Vec<u8>,
+    (sight, selection): (&Sight<'_>, &Selection),
 ) -> Result<bool, LedgerError> {
     loop {
-        match env
-            .ledger
-            .reopen(&run.id, &held, generation, items.clone())
-            .await
-        {
+        let Some(items) = choose(sight, &held, selection).await? else {
+            return Ok(false);
+        };
+        match env.ledger.reopen(&run.id, &held, generation, items).await {
             Ok(open) => {
                 env.hint(&run.id, open.page.lane, &[open.page.id]).await;
                 return Ok(true);
