@@ -1,11 +1,11 @@
 //! Mistakes planted in the pipeline on purpose: each must be found, or an oracle is blind.
 
 use std::fmt::Write as _;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use trommel::core::planted::{self, Bug};
+use trommel::core::planted::Bug;
 
-use crate::search::{Search, search};
+use crate::search::{Search, real_now, search};
 use crate::shrink::shrink;
 
 /// Whether this program can plant mistakes.
@@ -35,7 +35,7 @@ pub fn named(name: Option<&str>) -> Result<Option<Bug>, String> {
 /// From now on this thread's pipeline has this mistake.
 #[cfg(feature = "planted")]
 pub fn plant(bug: Option<Bug>) {
-    planted::plant(bug);
+    trommel::core::planted::plant(bug);
 }
 
 /// From now on this thread's pipeline has this mistake.
@@ -62,7 +62,7 @@ pub fn find_all(time_max: Duration) -> Table {
     }
     let (mut times, mut sizes) = (Vec::new(), Vec::new());
     for bug in Bug::ALL {
-        let begun = Instant::now();
+        let begun = real_now();
         let wanted = Search {
             first: 0,
             seeds: u64::MAX,

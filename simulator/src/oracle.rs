@@ -226,7 +226,7 @@ impl<'a> Oracle<'a> {
         for held in pages {
             match &held.page.status {
                 PageStatus::Leased { session } => {
-                    left.push(format!("{} by {session}", held.page.id))
+                    left.push(format!("{} by {session}", held.page.id));
                 }
                 PageStatus::Ready | PageStatus::Waiting { .. } | PageStatus::Settled => {}
             }

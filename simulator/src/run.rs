@@ -312,8 +312,12 @@ impl Stage<'_> {
                     self.probe("a run came to rest as PAUSED");
                     self.resume()?;
                 }
-                // Those who left while it was PAUSED did not see that it was resumed meanwhile.
-                RunStatus::Running if self.probes.contains_key("a run was resumed") => {
+                // Those who left while it was PAUSED did not see that it was resumed meanwhile, and one
+                // that was drained may have left only now: their operator starts them again.
+                RunStatus::Running
+                    if self.probes.contains_key("a run was resumed")
+                        || self.probes.contains_key("a process was drained") =>
+                {
                     self.start_all();
                 }
                 RunStatus::Running

@@ -283,7 +283,7 @@ impl Scenario {
             troubles,
             faults: FaultSource::Swarm(rates(chance, profile)),
             chaos_seconds: 90,
-            redrives: if chance.chance(300_000) { 1 } else { 0 },
+            redrives: u32::from(chance.chance(300_000)),
             expect: None,
         }
     }

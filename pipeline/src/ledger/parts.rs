@@ -65,7 +65,9 @@ impl Ledger {
             ),
         ];
         if is_planted(Bug::FrozenTwice) {
-            writes.iter_mut().for_each(|write| write.when.clear());
+            for write in &mut writes {
+                write.when.clear();
+            }
         }
         if is_planted(Bug::CursorBeforePart) {
             let part = writes.remove(0);

@@ -97,9 +97,9 @@ async fn route_all(env: &Env, run: &RunHandle) -> Result<(), RouteError> {
         };
         let mut packed = pack(next, known, &run.job.size_rule(), run.order());
         if is_planted(Bug::SizeIgnored) {
-            packed
-                .iter_mut()
-                .for_each(|page| page.lane = Lane::Function);
+            for page in &mut packed {
+                page.lane = Lane::Function;
+            }
         }
         outstanding
             .wait_below_horizon(env, run, packed.len() as u64)

@@ -1,51 +1,14 @@
-//! Crashes and faults, over many seeds.
+//! Crashes and storms, each by hand.
 
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Duration;
 
 use trommel::core::outcome::Outcome;
 use trommel::core::retry::Jitter;
 use trommel::core::run::RunStatus;
 use trommel_simulator::cluster::Behaviour;
-use trommel_simulator::{Simulation, Stream};
 
 use crate::oracle;
-use crate::scenario::{Plan, Scenario, job, seconds};
-
-/// Names one seed, and prints its trace.
-const SEED: &str = "TROMMEL_SEED";
-
-/// How many seeds instead of the usual number.
-const SEEDS: &str = "TROMMEL_SEEDS";
-
-/// About ten seconds without optimisation; searches take more seeds and the profile `dst`.
-const SEEDS_USUAL: u64 = 100;
-
-fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok()?.parse().ok()
-}
-
-/// Runs the seeds; a failing one is named with the way to run it again.
-fn for_seeds(test: &str, seeds: u64, plan: fn(&Stream) -> Plan) {
-    let one = number(SEED);
-    let seeds = match one {
-        Some(seed) => seed..seed + 1,
-        None => 0..number(SEEDS).unwrap_or(seeds),
-    };
-    for seed in seeds {
-        let plan = plan(&Simulation::new(seed).seed().stream("plan"));
-        let scenario = plan.scenario(seed);
-        let end = catch_unwind(AssertUnwindSafe(|| plan.run(&scenario)));
-        if one.is_some() {
-            eprintln!("{}", scenario.sim.trace_text());
-        }
-        if let Err(panic) = end {
-            eprintln!("seed {seed} fails, with {plan:#?}");
-            eprintln!("again: {SEED}={seed} cargo test -p trommel-simulator --test shell {test}");
-            resume_unwind(panic);
-        }
-    }
-}
+use crate::scenario::{Scenario, job, seconds};
 
 fn one_of_two_crashes(seed: u64) -> Scenario {
     let scenario = Scenario::with_objects(seed, job(4, 0), 60, 40);
@@ -107,19 +70,6 @@ fn the_same_seed_gives_the_same_trace_and_another_one_another() {
     assert!(once != other, "two seeds gave one trace");
 }
 
-#[test]
-fn faults_too_follow_from_the_seed_alone() {
-    let trace = |seed: u64| {
-        let plan = Plan::faults(&Simulation::new(seed).seed().stream("plan"));
-        let scenario = plan.scenario(seed);
-        plan.run(&scenario);
-        scenario.sim.trace_text()
-    };
-    for seed in 1000..1004 {
-        assert!(trace(seed) == trace(seed), "seed {seed} gave two traces");
-    }
-}
-
 /// A store knows a transaction by its content for ten minutes; two takings must differ in it.
 #[test]
 fn permits_that_were_given_back_are_taken_again() {
@@ -171,18 +121,4 @@ fn a_page_that_could_not_be_given_back_is_not_forgotten() {
     assert_eq!(scenario.cluster.calls().len(), 8);
     oracle::check(&scenario, ended);
     assert_eq!(scenario.status(), RunStatus::Succeeded);
-}
-
-#[test]
-fn every_promise_holds_over_crashes_and_failures() {
-    for_seeds(
-        "every_promise_holds_over_crashes",
-        SEEDS_USUAL,
-        Plan::crashes,
-    );
-}
-
-#[test]
-fn every_promise_holds_over_faults_of_the_services() {
-    for_seeds("every_promise_holds_over_faults", SEEDS_USUAL, Plan::faults);
 }

@@ -1,6 +1,6 @@
 //! The real shell, on two nodes and shared services: crashes, faults, drains, redrives.
 //!
-//! A failing seed is named with the way to run it again alone, with its whole trace.
+//! Searches over many seeds are `trommel-sim run`'s.
 
 mod crashes;
 mod hands;

@@ -6,57 +6,44 @@ use trommel::core::id::{ItemId, SHARDS};
 use trommel::core::outcome::Outcome;
 use trommel::core::page::PageStatus;
 use trommel::core::run::RunStatus;
-use trommel::ledger::{Held, SessionStatus};
+use trommel::ledger::Held;
 use trommel::shell::report::{self, Audit};
 
-use crate::scenario::{Scenario, seconds};
+use trommel_simulator::oracle::Oracle;
+
+use crate::scenario::{SMALL_BYTES, Scenario, seconds};
 
 /// Every promise, at the end of a run. `ended` says whether all processes left in time.
 pub(crate) fn check(scenario: &Scenario, ended: bool) {
     let cluster = &scenario.cluster;
-    let alive = if ended {
-        ""
-    } else {
-        "L2: a process is still at work; "
-    };
     let status = scenario.status();
-    let audit = audit(scenario);
+    let held = leases(scenario);
+    assert!(ended, "L2: the run is {}, and {held:?}", status.as_str());
     assert!(
-        ended,
-        "{alive}the run is {}: {audit:?}, {:?}",
-        status.as_str(),
-        leases(scenario)
+        matches!(status, RunStatus::Succeeded | RunStatus::Failed),
+        "the run ended as {}",
+        status.as_str()
     );
-    let broken = cluster.table().broken();
-    assert!(broken.is_empty(), "{broken:?}");
-    assert_eq!(scenario.sim.panics(), []);
-    let max = cluster.job().max_concurrency;
-    let most = cluster.running_most();
-    assert!(most <= max, "S10: {most} calls ran at one time, {max} may");
-    assert_eq!(audit.problems, [] as [String; 0]);
-    let tolerated = cluster.job().tolerance.count.unwrap_or(0);
-    let failures = audit.recounted.failures();
-    match status {
-        RunStatus::Succeeded => {
-            assert!(
-                failures <= tolerated,
-                "S6: SUCCEEDED with {failures} failures of {tolerated}"
-            );
-            assert_eq!(audit.pending, 0, "L1: pending in a run that SUCCEEDED");
-            assert_eq!(leases(scenario), [] as [String; 0], "L4");
-        }
-        RunStatus::Failed => {
-            assert!(
-                failures > tolerated,
-                "S6: FAILED with {failures} failures of {tolerated}"
-            );
-        }
-        RunStatus::Running | RunStatus::Paused | RunStatus::Aborted => {
-            panic!("the run ended as {}", status.as_str());
-        }
-    }
-    successes_were_called(scenario);
-    permits_come_back(scenario);
+    let (ledger, run) = (cluster.ledger(), cluster.run());
+    let row = scenario.block_on(async { ledger.run(&run).await });
+    let small = cluster.stores().input.clone();
+    let listed = scenario.block_on(async { small.list(b"", None, 1000).await });
+    let is_small = |object: &&trommel::core::item::Object| object.size_bytes == SMALL_BYTES;
+    let small = listed
+        .expect("memory lists all")
+        .objects
+        .iter()
+        .filter(is_small)
+        .count();
+    let mut oracle = Oracle::new(&scenario.sim, cluster, small as u64);
+    oracle.at_any_time();
+    oracle
+        .at_rest(&row.expect("the run has a row"))
+        .expect("the world goes on");
+    permits_come_back(scenario, &mut oracle);
+    let (violations, compared) = oracle.finish();
+    assert_eq!(violations, []);
+    assert!(compared.values().sum::<u64>() > 0, "nothing was compared");
 }
 
 pub(crate) fn audit(scenario: &Scenario) -> Audit {
@@ -106,45 +93,15 @@ pub(crate) fn outcomes(scenario: &Scenario) -> BTreeMap<ItemId, Outcome> {
     outcomes
 }
 
-fn successes_were_called(scenario: &Scenario) {
-    let calls = scenario.cluster.calls();
-    let mut succeeded: Vec<ItemId> = calls
-        .into_iter()
-        .filter(|call| call.succeeded == Some(true))
-        .map(|call| call.item)
-        .collect();
-    succeeded.sort_unstable();
-    for (item, outcome) in outcomes(scenario) {
-        if outcome == Outcome::Succeeded {
-            let called = succeeded.binary_search(&item).is_ok();
-            assert!(called, "{item} succeeded without a call that did");
-        }
-    }
-}
-
 /// L4: once a session lives that buries the dead, nothing is lent.
-fn permits_come_back(scenario: &Scenario) {
-    if lent_or_live(scenario).is_none() {
+fn permits_come_back(scenario: &Scenario, oracle: &mut Oracle<'_>) {
+    let left = |oracle: &Oracle<'_>| oracle.lent_or_live().expect("the world goes on");
+    if left(oracle).is_none() {
         return;
     }
     let janitor = scenario.sim.node("janitor");
     scenario.cluster.watch_only(&janitor);
-    let back = scenario.goes_on_until(seconds(150), || lent_or_live(scenario).is_none());
-    assert!(back, "L4: {:?}", lent_or_live(scenario));
+    let back = scenario.goes_on_until(seconds(150), || left(oracle).is_none());
+    assert!(back, "L4: {:?}", left(oracle));
     janitor.crash();
-}
-
-/// What is still lent, and by whom; none: nothing, and no session lives but the janitor.
-fn lent_or_live(scenario: &Scenario) -> Option<String> {
-    let ledger = scenario.cluster.ledger();
-    let job = &scenario.cluster.job().name;
-    let (pool, sessions) = scenario.block_on(async {
-        let pool = ledger.pool(job).await.expect("no faults");
-        (pool, ledger.sessions(job).await.expect("no faults"))
-    });
-    let live = sessions
-        .into_iter()
-        .filter(|session| session.status == SessionStatus::Live && session.who != "janitor");
-    let live: Vec<String> = live.map(|session| session.who).collect();
-    (pool.lent > 0 || !live.is_empty()).then(|| format!("{} lent, {live:?} live", pool.lent))
 }

@@ -302,7 +302,7 @@ async fn an_emulator_holds_input_scratch_and_results() {
     for file in files.expect("a manifest has all kinds") {
         let key = file["key"].as_str().expect("a file has a name");
         let text = cloud.read(key).await;
-        let lines = text.lines().map(|line| serde_json::from_str(line));
+        let lines = text.lines().map(serde_json::from_str);
         records.extend(lines.map(|line: Result<Value, _>| line.expect("JSON lines")));
     }
     // An object's key is whole; a file's is what stands below the tree.
