@@ -311,7 +311,7 @@ impl Cluster {
         if slow || ticket.is(Kind::Slow) {
             takes = behaviour.longest * 10;
         }
-        node.runtime().clock.sleep(takes).await;
+        node.sleep(takes).await;
         let failure = |class: &str| Err(Failure::new(Class::named(class), "simulated"));
         let flaky = ticket.dice.chance(behaviour.flaky);
         let result = if flaky {
@@ -350,7 +350,7 @@ impl<'a> Watched<'a> {
             item: item.id,
             node: node.name().to_owned(),
             generation: item.generation.0,
-            began: node.runtime().clock.tick(),
+            began: node.tick(),
             succeeded: None,
             flaky: false,
         });

@@ -68,13 +68,23 @@ struct Timer {
     waker: Waker,
 }
 
+/// A place for tasks, one after the other.
+#[derive(Default)]
+struct Slot {
+    /// How many tasks had it before: part of a task's number, so that no number comes twice.
+    uses: u32,
+    task: Option<Task>,
+}
+
 #[derive(Default)]
 struct State {
     now: u64,
     steps: u64,
-    tasks_made: u64,
+    mains: u64,
     timers_made: u64,
-    tasks: BTreeMap<u64, Task>,
+    slots: Vec<Slot>,
+    /// Slots without a task.
+    free: Vec<u32>,
     /// By deadline, then in the order of their making.
     timers: BTreeMap<(u64, u64), Timer>,
     panics: Vec<Panicked>,
@@ -91,13 +101,60 @@ impl State {
         self.closed || self.ended.contains(&owner)
     }
 
-    fn next_task(&mut self) -> u64 {
-        self.tasks_made += 1;
-        self.tasks_made
+    /// A number that no task has.
+    fn next_main(&mut self) -> u64 {
+        self.mains += 1;
+        u64::MAX - self.mains
+    }
+
+    /// The slot that the next task gets, and that task's number.
+    fn next_slot(&mut self) -> (usize, u64) {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot::default());
+            u32::try_from(self.slots.len() - 1).expect("tasks are bounded by memory")
+        });
+        let uses = &mut self.slots[slot as usize].uses;
+        *uses += 1;
+        (slot as usize, u64::from(*uses) << 32 | u64::from(slot))
+    }
+
+    /// The task of this number, if it has not ended.
+    fn task(&mut self, number: u64) -> Option<&mut Task> {
+        let slot = self.slots.get_mut((number & 0xffff_ffff) as usize)?;
+        if u64::from(slot.uses) != number >> 32 {
+            return None;
+        }
+        slot.task.as_mut()
+    }
+
+    fn remove(&mut self, number: u64) -> Option<Task> {
+        self.task(number)?;
+        let slot = (number & 0xffff_ffff) as u32;
+        self.free.push(slot);
+        self.slots[slot as usize].task.take()
+    }
+
+    fn is_frozen(&mut self, owner: Owner) -> bool {
+        match self.frozen.get(&owner) {
+            Some(until) if *until > self.now => true,
+            Some(_) => {
+                self.frozen.remove(&owner);
+                false
+            }
+            None => false,
+        }
+    }
+
+    fn wake_when_thawed(&mut self, owner: Owner, waker: Waker) {
+        let until = self.frozen.get(&owner).copied().unwrap_or(self.now);
+        self.timers_made += 1;
+        let key = (until, self.timers_made);
+        self.timers.insert(key, Timer { owner, waker });
     }
 
     fn names(&self) -> Vec<String> {
-        self.tasks.values().map(|task| task.name.clone()).collect()
+        let tasks = self.slots.iter().filter_map(|slot| slot.task.as_ref());
+        tasks.map(|task| task.name.clone()).collect()
     }
 }
 
@@ -136,7 +193,7 @@ impl Exec {
             drop(future);
             return;
         }
-        let number = state.next_task();
+        let (slot, number) = state.next_slot();
         let flag = TaskWaker::born_ready(&self.ready, number);
         let task = Task {
             owner,
@@ -145,7 +202,7 @@ impl Exec {
             waker: Waker::from(Arc::clone(&flag)),
             flag,
         };
-        state.tasks.insert(number, task);
+        state.slots[slot].task = Some(task);
     }
 
     pub(crate) fn has_ended(&self, owner: Owner) -> bool {
@@ -174,10 +231,14 @@ impl Exec {
     }
 
     fn drop_where(mut state: MutexGuard<'_, State>, ends: impl Fn(Owner) -> bool) {
-        let tasks: Vec<_> = state
-            .tasks
-            .extract_if(.., |_, task| ends(task.owner))
-            .collect();
+        let mut tasks = Vec::new();
+        let State { slots, free, .. } = &mut *state;
+        for (number, slot) in (0..).zip(slots) {
+            if let Some(task) = slot.task.take_if(|task| ends(task.owner)) {
+                free.push(number);
+                tasks.push(task);
+            }
+        }
         let timers: Vec<_> = state
             .timers
             .extract_if(.., |_, timer| ends(timer.owner))
@@ -201,7 +262,7 @@ impl Exec {
         tell: &dyn Fn(&Panicked),
     ) -> Result<T, Halt> {
         let mut future = pin!(future);
-        let main = lock(&self.state).next_task();
+        let main = lock(&self.state).next_main();
         let flag = TaskWaker::born_ready(&self.ready, main);
         let waker = Waker::from(Arc::clone(&flag));
         loop {
@@ -294,10 +355,14 @@ impl Exec {
     fn jump(mut state: MutexGuard<'_, State>, to: u64) {
         state.now = state.now.max(to);
         let now = state.now;
-        let later = state.timers.split_off(&(now + 1, 0));
-        let due = std::mem::replace(&mut state.timers, later);
+        let mut due = Vec::new();
+        while let Some(first) = state.timers.first_entry()
+            && first.key().0 <= now
+        {
+            due.push(first.remove());
+        }
         drop(state);
-        for timer in due.into_values() {
+        for timer in due {
             timer.waker.wake();
         }
     }
@@ -305,26 +370,18 @@ impl Exec {
     fn poll(&self, number: u64, tell: &dyn Fn(&Panicked)) {
         let mut state = lock(&self.state);
         // A task that ended may have been woken before; then there is nothing to do.
-        let Some(task) = state.tasks.get_mut(&number) else {
+        let Some(task) = state.task(number) else {
             return;
         };
-        let (owner, waker) = (task.owner, task.waker.clone());
-        if let Some(until) = state.frozen.get(&owner).copied() {
-            if until > state.now {
-                // Woken again once it thaws; until then it counts as not queued.
-                if let Some(task) = state.tasks.get(&number) {
-                    task.flag.queued.store(false, Ordering::Relaxed);
-                }
-                state.timers_made += 1;
-                let key = (until, state.timers_made);
-                state.timers.insert(key, Timer { owner, waker });
-                return;
-            }
-            state.frozen.remove(&owner);
-        }
-        let task = state.tasks.get_mut(&number).expect("it was there just now");
-        let mut future = task.future.take().expect("no poll within a poll");
+        // Woken from here on, it is polled again.
         task.flag.queued.store(false, Ordering::Relaxed);
+        let (owner, waker) = (task.owner, task.waker.clone());
+        if !state.frozen.is_empty() && state.is_frozen(owner) {
+            state.wake_when_thawed(owner, waker);
+            return;
+        }
+        let task = state.task(number).expect("it was there just now");
+        let mut future = task.future.take().expect("no poll within a poll");
         drop(state);
 
         let mut context = Context::from_waker(&waker);
@@ -333,7 +390,7 @@ impl Exec {
         let mut state = lock(&self.state);
         match polled {
             Ok(Poll::Pending) => {
-                if let Some(task) = state.tasks.get_mut(&number) {
+                if let Some(task) = state.task(number) {
                     task.future = Some(future);
                     return;
                 }
@@ -342,12 +399,12 @@ impl Exec {
                 drop(future);
             }
             Ok(Poll::Ready(())) => {
-                let task = state.tasks.remove(&number);
+                let task = state.remove(number);
                 drop(state);
                 drop((task, future));
             }
             Err(payload) => {
-                let task = state.tasks.remove(&number);
+                let task = state.remove(number);
                 let panicked = Panicked {
                     at: Tick(state.now),
                     task: task.map_or_else(|| "a crashed task".to_owned(), |task| task.name),
@@ -411,17 +468,22 @@ impl Future for Sleep {
         if state.now >= self.at {
             return Poll::Ready(());
         }
-        let key = self.timer.unwrap_or_else(|| {
-            state.timers_made += 1;
-            (self.at, state.timers_made)
-        });
+        if let Some(timer) = self.timer.and_then(|key| state.timers.get_mut(&key)) {
+            if !timer.waker.will_wake(context.waker()) {
+                let former = std::mem::replace(&mut timer.waker, context.waker().clone());
+                drop(state);
+                drop(former);
+            }
+            return Poll::Pending;
+        }
+        state.timers_made += 1;
+        let key = (self.at, state.timers_made);
         let timer = Timer {
             owner: self.owner,
             waker: context.waker().clone(),
         };
-        let former = state.timers.insert(key, timer);
+        state.timers.insert(key, timer);
         drop(state);
-        drop(former);
         self.timer = Some(key);
         Poll::Pending
     }

@@ -50,6 +50,17 @@ impl Node {
         }
     }
 
+    /// Waits so long on its clock.
+    pub async fn sleep(&self, duration: std::time::Duration) {
+        let at = self.world.exec.now() + duration;
+        Sleep::new(Arc::clone(&self.world.exec), self.owner, at).await;
+    }
+
+    /// Virtual time.
+    pub fn tick(&self) -> Tick {
+        self.world.exec.now()
+    }
+
     /// Starts a task on it; nothing, if it has crashed.
     pub fn spawn(&self, name: &str, future: impl Future<Output = ()> + Send + 'static) {
         self.start(name, Box::pin(future));

@@ -164,6 +164,12 @@ pub fn coverage(found: &Found) -> String {
             "{oracle} was broken {times} times, first by seed {seed}"
         );
     }
+    let calls: Vec<String> = found
+        .calls
+        .iter()
+        .map(|(operation, times)| format!("{} {times}", operation.as_str()))
+        .collect();
+    let _ = writeln!(text, "calls: {}", calls.join(", "));
     let _ = writeln!(text, "{}", speed(found));
     text
 }
@@ -173,13 +179,15 @@ pub fn speed(found: &Found) -> String {
     let seconds = found.took.as_secs_f64().max(1e-9);
     let faults: u64 = found.pairs.values().sum();
     let scenarios = found.scenarios.max(1);
+    let calls: u64 = found.calls.values().sum();
     format!(
-        "{} scenarios in {seconds:.1} s: {:.0} a second, {:.0} service calls a second; {:.0} faults and {:.0} calls each; {:.0} × real time; {} failed",
+        "{} scenarios in {seconds:.1} s: {:.0} a second, {:.0} service calls a second; {:.0} faults, {:.0} calls and {:.0} polls each; {:.0} × real time; {} failed",
         found.scenarios,
         found.scenarios as f64 / seconds,
-        found.calls as f64 / seconds,
+        calls as f64 / seconds,
         faults as f64 / scenarios as f64,
-        found.calls as f64 / scenarios as f64,
+        calls as f64 / scenarios as f64,
+        found.steps as f64 / scenarios as f64,
         found.virtual_time.as_secs_f64() / seconds,
         found.failures
     )

@@ -60,6 +60,8 @@ pub struct Outcome {
     pub status: Option<RunStatus>,
     /// Service calls.
     pub calls: BTreeMap<Operation, u64>,
+    /// Polls of tasks.
+    pub steps: u64,
     /// How much each oracle compared.
     pub compared: Compared,
     /// The hash of the whole trace.
@@ -117,6 +119,7 @@ pub fn run_with(scenario: &Scenario, text: Text, crash_at: Option<u64>) -> Outco
         fired: injector.fired(),
         status,
         calls: injector.calls_by_operation(),
+        steps: sim.steps(),
         compared,
         trace_hash: sim.trace_hash(),
         trace: sim.trace_text(),

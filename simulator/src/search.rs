@@ -48,7 +48,9 @@ pub struct Found {
     /// Comparisons by oracle.
     pub compared: BTreeMap<&'static str, u64>,
     /// Service calls.
-    pub calls: u64,
+    pub calls: BTreeMap<Operation, u64>,
+    /// Polls of tasks.
+    pub steps: u64,
     /// Virtual time of all of them together.
     pub virtual_time: Duration,
     /// Hash of the traces' hashes by seed: the same for any number of threads.
@@ -80,7 +82,10 @@ impl Found {
         for (oracle, times) in &outcome.compared {
             *self.compared.entry(oracle).or_default() += times;
         }
-        self.calls += outcome.calls.values().sum::<u64>();
+        for (operation, times) in &outcome.calls {
+            *self.calls.entry(*operation).or_default() += times;
+        }
+        self.steps += outcome.steps;
         self.virtual_time += outcome.virtual_time;
         self.hashes.insert(scenario.seed, outcome.trace_hash);
         if let Some(violation) = &outcome.violation {
@@ -158,6 +163,7 @@ fn panicked() -> Outcome {
         fired: Vec::new(),
         status: None,
         calls: BTreeMap::new(),
+        steps: 0,
         compared: BTreeMap::new(),
         trace_hash: 0,
         trace: String::new(),

@@ -37,9 +37,15 @@ pub(super) fn pages(run: &RunId, shard: u32) -> String {
     format!("page#{run}#{shard:02}")
 }
 
-/// `shard#<run>#<shard>` / `progress`.
+/// `shard#<run>` / `<shard>`: how far each shard is. All in one partition, as they are written once a part
+/// and read together by every sweep.
 pub(super) fn progress(run: &RunId, shard: u32) -> Key {
-    Key::new(format!("shard#{run}#{shard:02}"), "progress")
+    Key::new(all_progress(run), format!("{shard:02}"))
+}
+
+/// The partition of the progress of all shards.
+pub(super) fn all_progress(run: &RunId) -> String {
+    format!("shard#{run}")
 }
 
 /// `tally#<run>#<slot>` / `<generation>`.

@@ -135,34 +135,28 @@ impl Ledger {
         Ok(parts)
     }
 
-    /// A shard's progress.
-    pub async fn progress(&self, run: &RunId, shard: u32) -> Result<Progress, LedgerError> {
-        let key = keys::progress(run, shard);
-        let Some(row) = self.get(&key).await? else {
-            return Ok(Progress::default());
-        };
-        let dispatched = row
-            .num("dispatched")
-            .and_then(|n| u32::try_from(n).ok())
-            .unwrap_or(0);
-        let stragglers = row.text("stragglers").unwrap_or("");
-        Ok(Progress {
-            low: row.text("low").unwrap_or("").to_owned(),
-            dispatched,
-            stragglers: stragglers.split_whitespace().map(str::to_owned).collect(),
-            generation: row
-                .num("gen")
-                .and_then(|n| u32::try_from(n).ok())
-                .unwrap_or(0),
-        })
+    /// The progress of all shards, by their number.
+    pub async fn progress(&self, run: &RunId) -> Result<Vec<Progress>, LedgerError> {
+        let mut shards = vec![Progress::default(); SHARDS as usize];
+        let query = Query::all(keys::all_progress(run), SHARDS as usize);
+        for (sk, row) in self.query_all(query, usize::MAX).await? {
+            let shard: Option<usize> = sk.parse().ok();
+            match shard.and_then(|shard| shards.get_mut(shard)) {
+                Some(progress) => *progress = progress_of(&row),
+                None => {
+                    let key = Key::new(keys::all_progress(run), &sk);
+                    return Err(damaged(&key, "there is no such shard"));
+                }
+            }
+        }
+        Ok(shards)
     }
 
     /// The next part whose pages are to be made.
     pub async fn next_part_to_route(&self, run: &RunId) -> Result<u32, LedgerError> {
-        let shards = (0..SHARDS).map(|shard| self.progress(run, shard));
         let mut next = u32::MAX;
-        for (shard, progress) in (0..SHARDS).zip(futures_util::future::join_all(shards).await) {
-            let dispatched = progress?.dispatched;
+        for (shard, progress) in (0..SHARDS).zip(self.progress(run).await?) {
+            let dispatched = progress.dispatched;
             let first_open = if dispatched == 0 {
                 shard
             } else {
@@ -244,6 +238,17 @@ impl Ledger {
         ];
         let write = Write::update(keys::progress(run, shard), Vec::new(), updates);
         self.write(write).await.map(|_| ())
+    }
+}
+
+fn progress_of(row: &Row) -> Progress {
+    let number = |name: &str| row.num(name).and_then(|n| u32::try_from(n).ok());
+    let stragglers = row.text("stragglers").unwrap_or("");
+    Progress {
+        low: row.text("low").unwrap_or("").to_owned(),
+        dispatched: number("dispatched").unwrap_or(0),
+        stragglers: stragglers.split_whitespace().map(str::to_owned).collect(),
+        generation: number("gen").unwrap_or(0),
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::core::id::{Generation, PageId, RunId};
+use crate::core::id::{Generation, PageId, RunId, SHARDS};
 use crate::core::lane::Lane;
 use crate::core::packing::{Order, Packed, pack};
 use crate::core::page::PageStatus;
@@ -282,8 +282,7 @@ impl Outstanding {
 /// All unsettled pages between low water and the last dispatched: bounded by the horizon.
 pub(super) async fn unsettled(env: &Env, run: &RunHandle) -> Result<Vec<Held>, LedgerError> {
     let mut pages = Vec::new();
-    for shard in 0..crate::core::id::SHARDS {
-        let progress = env.ledger.progress(&run.id, shard).await?;
+    for (shard, progress) in (0..SHARDS).zip(env.ledger.progress(&run.id).await?) {
         let (from, to) = progress.range();
         if progress.dispatched == 0 {
             continue;

@@ -136,8 +136,7 @@ async fn sweep_run(
     let row = env.ledger.run(&run.id).await?;
     let mut hints = Vec::new();
     let mut lowest: Option<PageId> = None;
-    for shard in 0..SHARDS {
-        let progress = env.ledger.progress(&run.id, shard).await?;
+    for (shard, progress) in (0..SHARDS).zip(env.ledger.progress(&run.id).await?) {
         let left_out = is_planted(Bug::LastShardUnswept) && shard == 0;
         if progress.dispatched == 0 || left_out {
             continue;

@@ -33,7 +33,7 @@ impl ObjectsLink {
     }
 
     async fn sleep(&self, duration: Duration) {
-        self.node.runtime().clock.sleep(duration).await;
+        self.node.sleep(duration).await;
     }
 
     async fn unanswered<T>(&self, ticket: &mut Ticket, why: &str) -> Result<T, ObjectsError> {

@@ -49,7 +49,7 @@ pub struct QueueLink {
 
 impl QueueLink {
     async fn sleep(&self, duration: Duration) {
-        self.node.runtime().clock.sleep(duration).await;
+        self.node.sleep(duration).await;
     }
 
     fn ticket(&self, operation: Operation, about: &str) -> Ticket {

@@ -98,7 +98,7 @@ impl TableModel {
     fn is_hot(&self, request: &Request) -> bool {
         let until = *lock(&self.hot);
         let of_page = |write: &Write| write.key.pk.starts_with("page#");
-        self.service.runtime().clock.tick() < until && request.writes().iter().any(of_page)
+        self.service.tick() < until && request.writes().iter().any(of_page)
     }
 
     /// Whether this session's row says that it lives.
@@ -136,7 +136,7 @@ impl TableModel {
     }
 
     fn knows(&self, token: &str) -> bool {
-        let now = self.service.runtime().clock.tick();
+        let now = self.service.tick();
         let done = lock(&self.tokens).get(token).copied();
         done.is_some_and(|at| now.since(at) < TOKENS_LAST)
     }
@@ -156,7 +156,7 @@ impl TableModel {
             Request::Transact { token, writes } => {
                 let done = self.base.transact(token, writes.clone()).await;
                 if done.is_ok() {
-                    let now = self.service.runtime().clock.tick();
+                    let now = self.service.tick();
                     lock(&self.tokens).insert(token.clone(), now);
                 }
                 done.map(|()| None)
@@ -213,7 +213,7 @@ pub struct TableLink {
 
 impl TableLink {
     async fn sleep(&self, duration: Duration) {
-        self.node.runtime().clock.sleep(duration).await;
+        self.node.sleep(duration).await;
     }
 
     fn ticket(&self, operation: Operation, about: &str) -> Ticket {
@@ -231,7 +231,7 @@ impl TableLink {
         }
         self.sleep(ticket.way()).await;
         let until = lock(&self.model.cut).get(self.node.name()).copied();
-        if until.is_some_and(|until| self.node.runtime().clock.tick() < until) {
+        if until.is_some_and(|until| self.node.tick() < until) {
             self.sleep(PATIENCE_MAX).await;
             return Err(unclear("the link is cut"));
         }
@@ -322,7 +322,7 @@ impl TableLink {
         let model = Arc::clone(&self.model);
         let service = model.service.clone();
         let arrive = async move {
-            model.service.runtime().clock.sleep(after).await;
+            model.service.sleep(after).await;
             model.service.trace(&"a late request arrives");
             let _ = model.apply(&model.service, &request).await;
         };

@@ -343,7 +343,7 @@ fn a_frozen_part_that_is_lost_or_junk_is_refused() {
 
 #[test]
 fn a_part_closes_when_its_items_are_large() {
-    let row = format!("\"{}\"\n", "x".repeat(3 * 1024 * 1024));
+    let row = format!("\"{}\"\n", "x".repeat(PART_BYTES_MAX / 3 + 1));
     let stores = stores(&Memory::of([(b"a", row.repeat(5).as_bytes())]), b"a");
     let (drafts, end) = now(read_all(&InputSpec::Jsonl(file()), &stores, 10_000));
     assert_eq!(end, Ok(()));
