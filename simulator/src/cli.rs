@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
+use crate::oracle::Violation;
+use crate::point::Kind;
 use crate::report;
 use crate::run::{Outcome, Text, run, run_with};
 use crate::scenario::{Profile, Scenario};
@@ -279,20 +281,22 @@ fn explore(args: &ExploreArgs) -> Result<Verdict, String> {
     if let Some(violation) = calm.violation {
         return Err(format!("it fails without a crash: {violation:?}"));
     }
-    let points: u64 = calm.calls.values().sum();
-    let mut broken = 0_u64;
-    for point in 1..=points {
-        let outcome = run_with(&scenario, Text::Hashed, Some(point));
-        if let Some(violation) = outcome.violation {
+    let calls: u64 = calm.calls.values().sum();
+    let (mut points, mut broken) = (0_u64, 0_u64);
+    for call in 1..=calls {
+        for kind in [Kind::CrashBefore, Kind::CrashAfter] {
+            points += 1;
+            let outcome = run_with(&scenario, Text::Hashed, Some((call, kind)));
+            let Some(violation) = outcome.violation else {
+                continue;
+            };
             broken += 1;
-            println!(
-                "crash before call {point}: {}: {}",
-                violation.oracle, violation.seen
-            );
+            let Violation { oracle, seen } = violation;
+            println!("{} call {call}: {oracle}: {seen}", kind.as_str());
         }
     }
     println!(
-        "{points} points, each with a crash before it: {} recovered",
+        "{points} points ({calls} service calls, a crash before and after each): {} recovered",
         points - broken
     );
     Ok(if broken == 0 {

@@ -300,7 +300,7 @@ impl Cluster {
     async fn handle(self, node: Node, item: HandlerItem) -> Result<String, Failure> {
         let behaviour = *lock(&self.inner.behaviour);
         let injector = &self.inner.injector;
-        let mut ticket = injector.ticket(Operation::Call, &node, &item.id.to_string());
+        let mut ticket = injector.ticket(Operation::Call, &node, &item.id);
         let call = Watched::begin(&self.inner, &node, &item);
         if ticket.is(Kind::CrashBefore) {
             return injector.crash(&node, &mut ticket).await;

@@ -10,7 +10,6 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::entropy::Seed;
-use crate::trace::{FNV_START, fnv1a};
 
 /// Everything that the pipeline asks of its ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -253,22 +252,20 @@ impl fmt::Display for Point {
     }
 }
 
-impl Point {
-    /// The dice of this point: the same for the same seed and point, whatever else happened.
-    pub fn dice(&self, seed: Seed) -> Dice {
-        let hash = fnv1a(FNV_START, self.entity.bytes());
-        let place = (self.operation as u64) << 32 | u64::from(self.nth);
-        let mut dice = Dice(seed.0 ^ hash.rotate_left(17));
-        dice.0 = dice.draw() ^ place;
-        Dice(dice.draw())
-    }
-}
-
 /// Chance for one point: SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators").
 #[derive(Clone, Debug)]
 pub struct Dice(u64);
 
 impl Dice {
+    /// The dice of one call: the same for the same seed, operation, entity (its hash) and number, whatever
+    /// else happened.
+    pub fn at(seed: Seed, operation: Operation, entity: u64, nth: u32) -> Self {
+        let place = (operation as u64) << 32 | u64::from(nth);
+        let mut dice = Self(seed.0 ^ entity.rotate_left(17));
+        dice.0 = dice.draw() ^ place;
+        Self(dice.draw())
+    }
+
     /// Uniform over all values.
     pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -294,17 +291,10 @@ impl Dice {
 mod tests {
     use super::*;
 
-    fn point(nth: u32) -> Point {
-        Point {
-            operation: Operation::TableWrite,
-            entity: "a page#run#0/1".to_owned(),
-            nth,
-        }
-    }
-
     #[test]
     fn dice_follow_from_seed_and_point_alone() {
-        let first = |seed: u64, nth: u32| point(nth).dice(Seed(seed)).draw();
+        let write = Operation::TableWrite;
+        let first = |seed: u64, nth: u32| Dice::at(Seed(seed), write, 77, nth).draw();
         assert_eq!(first(1, 1), first(1, 1));
         assert_ne!(first(1, 1), first(2, 1));
         assert_ne!(first(1, 1), first(1, 2));

@@ -79,8 +79,8 @@ pub fn run(scenario: &Scenario, text: Text) -> Outcome {
     run_with(scenario, text, None)
 }
 
-/// The same; the caller of the so many-th service call dies before it.
-pub fn run_with(scenario: &Scenario, text: Text, crash_at: Option<u64>) -> Outcome {
+/// The same; the caller of the so many-th service call dies before or after it.
+pub fn run_with(scenario: &Scenario, text: Text, crash_at: Option<(u64, Kind)>) -> Outcome {
     let limits = Limits {
         steps_max: STEPS_MAX,
         ..Limits::default()
@@ -137,7 +137,7 @@ struct Stage<'a> {
 }
 
 impl Stage<'_> {
-    fn play(&mut self, oracle: &mut Oracle<'_>, crash_at: Option<u64>) -> Result<(), Halt> {
+    fn play(&mut self, oracle: &mut Oracle<'_>, crash_at: Option<(u64, Kind)>) -> Result<(), Halt> {
         self.prepare()?;
         self.cluster.injector().crash_at(crash_at);
         self.cluster.set_faults(self.scenario.faults.source());

@@ -23,6 +23,26 @@ pub(crate) fn fnv1a(before: u64, bytes: impl Iterator<Item = u8>) -> u64 {
     })
 }
 
+/// Hashes text as it is written.
+pub(crate) struct Fnv(pub(crate) u64);
+
+impl fmt::Write for Fnv {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0 = fnv1a(self.0, text.bytes());
+        Ok(())
+    }
+}
+
+impl std::hash::Hasher for Fnv {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 = fnv1a(self.0, bytes.iter().copied());
+    }
+}
+
 /// The events of one simulation.
 #[derive(Clone, Debug)]
 pub struct Trace {

@@ -34,7 +34,7 @@ impl std::fmt::Display for Key {
 }
 
 /// An attribute's value.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Value {
     /// A whole number.
     Num(i64),
@@ -64,7 +64,7 @@ impl From<String> for Value {
 pub type Name = Cow<'static, str>;
 
 /// A row's attributes, without its key.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Row(pub BTreeMap<Name, Value>);
 
 impl Row {
@@ -157,7 +157,7 @@ impl Condition {
 }
 
 /// How one attribute changes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Update {
     /// Becomes this.
     Set(Name, Value),
@@ -168,7 +168,7 @@ pub enum Update {
 }
 
 /// What happens to a row.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Change {
     /// It becomes exactly this, whatever it was.
     Put(Row),

@@ -1,6 +1,8 @@
 //! Decides what goes wrong at each call, and keeps a record of it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::fmt::Write as _;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -8,6 +10,7 @@ use crate::entropy::Seed;
 use crate::exec::lock;
 use crate::node::Node;
 use crate::point::{Dice, Kind, Operation, Point};
+use crate::trace::{FNV_START, Fnv};
 
 /// One way of a call: up to so long.
 const WAY_MAX: Duration = Duration::from_millis(8);
@@ -48,19 +51,34 @@ type CrashHook = Box<dyn Fn(&Node, Duration) + Send + Sync>;
 /// The one place that makes calls fail.
 pub struct Injector {
     seed: Seed,
-    source: Mutex<Source>,
-    asked: Mutex<BTreeMap<(Operation, String), u32>>,
-    fired: Mutex<Vec<(Point, Kind)>>,
-    calls: Mutex<BTreeMap<Operation, u64>>,
-    /// Crash before the so many-th call of all, if any: for exploring every await.
-    crash_at: Mutex<Option<u64>>,
+    state: Mutex<State>,
     on_crash: Mutex<Option<CrashHook>>,
+}
+
+/// A point by the hash of its entity: names are written out for faults only, as most calls have none.
+type Spot = (Operation, u64, u32);
+
+#[derive(Default)]
+struct State {
+    faults: Faults,
+    asked: BTreeMap<(Operation, u64), u32>,
+    fired: Vec<(Point, Kind)>,
+    calls: [u64; Operation::ALL.len()],
+    calls_made: u64,
+    /// Crash at the so many-th call of all, if any: for exploring every await.
+    crash_at: Option<(u64, Kind)>,
+}
+
+#[derive(Default)]
+enum Faults {
+    #[default]
+    None,
+    ByChance(Rates),
+    At(BTreeMap<Spot, Kind>),
 }
 
 /// A call on its way.
 pub struct Ticket {
-    /// Which call.
-    pub point: Point,
     /// What goes wrong with it.
     pub fault: Option<Kind>,
     /// What else is by chance.
@@ -69,17 +87,10 @@ pub struct Ticket {
 
 impl Ticket {
     /// Of a call without a point of its own: nothing goes wrong, and it takes no time.
-    pub fn calm(operation: Operation) -> Self {
-        let point = Point {
-            operation,
-            entity: String::new(),
-            nth: 0,
-        };
-        let dice = point.dice(Seed(0));
+    pub fn calm() -> Self {
         Self {
-            point,
             fault: None,
-            dice,
+            dice: Dice::at(Seed(0), Operation::Call, 0, 0),
         }
     }
 
@@ -105,23 +116,30 @@ impl Injector {
     pub fn new(seed: Seed) -> Self {
         Self {
             seed,
-            source: Mutex::default(),
-            asked: Mutex::default(),
-            fired: Mutex::default(),
-            calls: Mutex::default(),
-            crash_at: Mutex::default(),
+            state: Mutex::default(),
             on_crash: Mutex::default(),
         }
     }
 
     /// From now on faults come from there.
     pub fn set(&self, source: Source) {
-        *lock(&self.source) = source;
+        lock(&self.state).faults = match source {
+            Source::Calm => Faults::None,
+            Source::Swarm(rates) => Faults::ByChance(rates),
+            Source::Plan(plan) => {
+                let at = |(point, kind): (Point, Kind)| {
+                    let entity = hash_of(&point.entity);
+                    ((point.operation, entity, point.nth), kind)
+                };
+                Faults::At(plan.into_iter().map(at).collect())
+            }
+        };
     }
 
-    /// The caller of the so many-th call from now on dies before it.
-    pub fn crash_at(&self, call: Option<u64>) {
-        *lock(&self.crash_at) = call.map(|call| self.calls() + call);
+    /// The caller of the so many-th call from now on dies before or after it.
+    pub fn crash_at(&self, crash: Option<(u64, Kind)>) {
+        let mut state = lock(&self.state);
+        state.crash_at = crash.map(|(call, kind)| (state.calls_made + call, kind));
     }
 
     /// Tells of crashes that faults cause.
@@ -131,69 +149,50 @@ impl Injector {
 
     /// The faults that struck, in order.
     pub fn fired(&self) -> Vec<(Point, Kind)> {
-        lock(&self.fired).clone()
+        lock(&self.state).fired.clone()
     }
 
     /// Calls so far.
     pub fn calls(&self) -> u64 {
-        lock(&self.calls).values().sum()
+        lock(&self.state).calls_made
     }
 
     /// Calls so far, by operation.
     pub fn calls_by_operation(&self) -> BTreeMap<Operation, u64> {
-        lock(&self.calls).clone()
+        let state = lock(&self.state);
+        let calls = Operation::ALL.into_iter().zip(state.calls);
+        calls.filter(|(_, times)| *times > 0).collect()
     }
 
     /// Pairs of operation and fault that struck.
     pub fn pairs(&self) -> BTreeSet<(Operation, Kind)> {
-        let fired = lock(&self.fired);
-        fired.iter().map(|(p, kind)| (p.operation, *kind)).collect()
+        let state = lock(&self.state);
+        let fired = state.fired.iter();
+        fired.map(|(p, kind)| (p.operation, *kind)).collect()
     }
 
     /// The next call of this operation about this entity.
-    pub fn ticket(&self, operation: Operation, node: &Node, about: &str) -> Ticket {
-        *lock(&self.calls).entry(operation).or_default() += 1;
-        let entity = format!("{} {about}", node.name());
-        let nth = {
-            let mut asked = lock(&self.asked);
-            let nth = asked.entry((operation, entity.clone())).or_default();
-            *nth += 1;
-            *nth
-        };
-        let point = Point {
-            operation,
-            entity,
-            nth,
-        };
-        let mut dice = point.dice(self.seed);
-        let fault = self.fault_at(&point, &mut dice);
+    pub fn ticket(&self, operation: Operation, node: &Node, about: &dyn fmt::Display) -> Ticket {
+        let entity = Entity { node, about };
+        let hash = hash_of(&entity);
+        let mut state = lock(&self.state);
+        state.calls[operation as usize] += 1;
+        state.calls_made += 1;
+        let asked = state.asked.entry((operation, hash)).or_default();
+        *asked += 1;
+        let nth = *asked;
+        let mut dice = Dice::at(self.seed, operation, hash, nth);
+        let fault = state.fault_at((operation, hash, nth), &mut dice);
         if let Some(kind) = fault {
+            let point = Point {
+                operation,
+                entity: entity.to_string(),
+                nth,
+            };
             node.trace(&format_args!("FAULT {}: {point}", kind.as_str()));
-            lock(&self.fired).push((point.clone(), kind));
+            state.fired.push((point, kind));
         }
-        Ticket { point, fault, dice }
-    }
-
-    fn fault_at(&self, point: &Point, dice: &mut Dice) -> Option<Kind> {
-        if *lock(&self.crash_at) == Some(self.calls()) {
-            return Some(Kind::CrashBefore);
-        }
-        // Drawn in any case: a fault of a plan meets the same dice as the swarm's.
-        let mut draw = dice.below(1_000_000);
-        match &*lock(&self.source) {
-            Source::Calm => None,
-            Source::Plan(plan) => plan.get(point).copied(),
-            Source::Swarm(rates) => {
-                for kind in point.operation.faults() {
-                    let rate = u64::from(rates.get(kind).copied().unwrap_or(0));
-                    match draw.checked_sub(rate) {
-                        Some(rest) => draw = rest,
-                        None => return Some(*kind),
-                    }
-                }
-                None
-            }
-        }
+        Ticket { fault, dice }
     }
 
     /// The process dies here, and is back some time later. Never answers.
@@ -207,6 +206,51 @@ impl Injector {
         }
         std::future::pending().await
     }
+}
+
+impl State {
+    fn fault_at(&self, spot: Spot, dice: &mut Dice) -> Option<Kind> {
+        if let Some((call, kind)) = self.crash_at
+            && call == self.calls_made
+        {
+            return Some(kind);
+        }
+        // Drawn in any case: a fault of a plan meets the same dice as the swarm's.
+        let mut draw = dice.below(1_000_000);
+        match &self.faults {
+            Faults::None => None,
+            Faults::At(plan) => plan.get(&spot).copied(),
+            Faults::ByChance(rates) => {
+                for kind in spot.0.faults() {
+                    let rate = u64::from(rates.get(kind).copied().unwrap_or(0));
+                    match draw.checked_sub(rate) {
+                        Some(rest) => draw = rest,
+                        None => return Some(*kind),
+                    }
+                }
+                None
+            }
+        }
+    }
+}
+
+/// Who asks, and about what.
+struct Entity<'a> {
+    node: &'a Node,
+    about: &'a dyn fmt::Display,
+}
+
+impl fmt::Display for Entity<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.node.name(), self.about)
+    }
+}
+
+/// The hash of what this would be written as.
+fn hash_of(entity: &dyn fmt::Display) -> u64 {
+    let mut hash = Fnv(FNV_START);
+    write!(hash, "{entity}").expect("a hash takes all text");
+    hash.0
 }
 
 #[cfg(test)]
@@ -224,7 +268,7 @@ mod tests {
             injector.set(source);
             for n in 0..500 {
                 let operation = Operation::ALL[n % Operation::ALL.len()];
-                injector.ticket(operation, &node, &format!("row {}", n % 7));
+                injector.ticket(operation, &node, &format_args!("row {}", n % 7));
             }
             injector.fired()
         };

@@ -52,7 +52,7 @@ impl QueueLink {
         self.node.sleep(duration).await;
     }
 
-    fn ticket(&self, operation: Operation, about: &str) -> Ticket {
+    fn ticket(&self, operation: Operation, about: &dyn std::fmt::Display) -> Ticket {
         self.model.injector.ticket(operation, &self.node, about)
     }
 
@@ -128,7 +128,7 @@ impl Queue for QueueLink {
         wait: Duration,
         visibility: Duration,
     ) -> Result<Vec<Message>, QueueError> {
-        let mut ticket = self.ticket(Operation::QueueReceive, self.model.name);
+        let mut ticket = self.ticket(Operation::QueueReceive, &self.model.name);
         self.go(&mut ticket).await?;
         let messages = self.model.base.receive(max, wait, visibility).await?;
         self.come_back(&mut ticket).await?;
@@ -170,7 +170,7 @@ impl Queue for QueueLink {
                 | None => arriving.extend(Self::arriving(&mut ticket, message)),
             }
         }
-        let mut ticket = unclear.unwrap_or_else(|| Ticket::calm(Operation::QueueSend));
+        let mut ticket = unclear.unwrap_or_else(|| Ticket::calm());
         self.go(&mut ticket).await?;
         if !arriving.is_empty() {
             self.model.base.send(arriving).await?;
@@ -180,7 +180,7 @@ impl Queue for QueueLink {
     }
 
     async fn delete(&self, handles: Vec<Handle>) -> Result<Vec<Rejected>, QueueError> {
-        let mut ticket = self.ticket(Operation::QueueDelete, self.model.name);
+        let mut ticket = self.ticket(Operation::QueueDelete, &self.model.name);
         self.go(&mut ticket).await?;
         let rejected = match ticket.fault {
             Some(Kind::Rejected) => (0..handles.len())
@@ -201,7 +201,7 @@ impl Queue for QueueLink {
         &self,
         entries: Vec<(Handle, Duration)>,
     ) -> Result<Vec<Rejected>, QueueError> {
-        let mut ticket = self.ticket(Operation::QueueChangeVisibility, self.model.name);
+        let mut ticket = self.ticket(Operation::QueueChangeVisibility, &self.model.name);
         self.go(&mut ticket).await?;
         let rejected = self.model.base.change_visibility(entries).await?;
         self.come_back(&mut ticket).await?;

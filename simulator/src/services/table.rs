@@ -3,6 +3,8 @@
 //! As DynamoDB does, it knows the tokens of transactions for ten minutes, and does not do one again.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::hash::{Hash as _, Hasher as _};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -18,7 +20,7 @@ use super::promises;
 use crate::exec::lock;
 use crate::node::Node;
 use crate::point::{Kind, Operation};
-use crate::trace::{FNV_START, fnv1a};
+use crate::trace::{FNV_START, Fnv};
 
 /// How long DynamoDB knows a transaction's token ("TransactWriteItems", ClientRequestToken).
 const TOKENS_LAST: Duration = Duration::from_mins(10);
@@ -145,7 +147,11 @@ impl TableModel {
     async fn apply(&self, who: &Node, request: &Request) -> Result<Option<Row>, TableError> {
         let mut before = Vec::new();
         for write in request.writes() {
-            before.push(self.base.get(&write.key, Consistency::Strong).await?);
+            let of_page = write.key.pk.starts_with("page#");
+            before.push(match of_page {
+                true => self.base.get(&write.key, Consistency::Strong).await?,
+                false => None,
+            });
         }
         let result = match request {
             Request::Write(write) => self.base.write(write.clone()).await,
@@ -163,8 +169,9 @@ impl TableModel {
             }
         };
         for write in request.writes() {
-            let text = format!("{:?}", write.change);
-            let hash = fnv1a(FNV_START, text.bytes());
+            let mut hash = Fnv(FNV_START);
+            write.change.hash(&mut hash);
+            let hash = hash.finish();
             match &result {
                 Ok(_) => who.trace(&format_args!("wrote {} {hash:016x}", write.key)),
                 Err(error) => who.trace(&format_args!("{} {hash:016x}: {error}", write.key)),
@@ -216,7 +223,7 @@ impl TableLink {
         self.node.sleep(duration).await;
     }
 
-    fn ticket(&self, operation: Operation, about: &str) -> Ticket {
+    fn ticket(&self, operation: Operation, about: &(dyn fmt::Display + Sync)) -> Ticket {
         self.model.injector.ticket(operation, &self.node, about)
     }
 
@@ -259,7 +266,7 @@ impl TableLink {
     async fn read<T>(
         &self,
         operation: Operation,
-        about: &str,
+        about: &(dyn fmt::Display + Sync),
         read: impl Future<Output = Result<T, TableError>>,
     ) -> Result<T, TableError> {
         let mut ticket = self.ticket(operation, about);
@@ -277,9 +284,9 @@ impl TableLink {
         operation: Operation,
         request: Request,
     ) -> Result<Option<Row>, TableError> {
-        let about = request.writes().first().map(|write| write.key.to_string());
-        let mut ticket = self.ticket(operation, &about.unwrap_or_default());
-        let ticket = &mut ticket;
+        let first = request.writes().first();
+        let first = first.ok_or_else(|| TableError::Refused("nothing to write".to_owned()))?;
+        let ticket = &mut self.ticket(operation, &first.key);
         self.go(ticket).await?;
         if self.model.is_hot(&request) {
             return Err(TableError::Throttled("a hot partition".to_owned()));
@@ -342,7 +349,7 @@ impl Table for TableLink {
 
     async fn get(&self, key: &Key, consistency: Consistency) -> Result<Option<Row>, TableError> {
         let get = self.model.base.get(key, consistency);
-        self.read(Operation::TableGet, &key.to_string(), get).await
+        self.read(Operation::TableGet, key, get).await
     }
 
     async fn write(&self, write: Write) -> Result<Option<Row>, TableError> {
