@@ -9,26 +9,31 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::io::AsyncReadExt as _;
 use trommel::adapters::handler::{HandlerItem, handler};
 use trommel::adapters::memory::MemoryObjects;
 use trommel::core::class::{Class, Failure};
-use trommel::core::id::{ItemId, RunId, SessionId};
-use trommel::core::job::Job;
+use trommel::core::id::{RunId, SessionId};
+use trommel::core::item::{Input, Object};
+use trommel::core::job::{InputSpec, Job, Location};
 use trommel::core::lane::Lane;
 use trommel::core::run::{BreachStops, Limits, RunStatus};
-use trommel::core::time::Tick;
 use trommel::ledger::{Ledger, NewRun, RunRow};
 use trommel::ports::table::TableProfile;
-use trommel::ports::{Executor, Queue};
+use trommel::ports::{Executor, Objects, ObjectsError, Queue};
+use trommel::shell::finalizer::compile;
+use trommel::shell::report::RunReader;
 use trommel::shell::{Env, OpenRun, OpenedRun, Session, SessionEnd, Settings, Stores};
 
 use serde::{Deserialize, Serialize};
 
 use crate::exec::lock;
 use crate::node::Node;
-use crate::point::{Kind, Operation};
-use crate::services::{Injector, ObjectsLink, QueueModel, Source, TableLink, TableModel};
+use crate::services::{
+    ExecutorLink, Injector, ObjectsLink, QueueModel, Source, TableLink, TableModel,
+};
 use crate::simulation::Simulation;
+use crate::watch::{Seen, Watch, WatchedExecutor};
 
 /// The run's name; there is one.
 pub const RUN: &str = "run-1";
@@ -71,37 +76,15 @@ impl Behaviour {
     }
 }
 
-/// One call of one item, as the handler saw it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Seen {
-    /// The item.
-    pub item: ItemId,
-    /// Where it ran.
-    pub node: String,
-    /// The generation it ran in.
-    pub generation: u32,
-    /// When it began.
-    pub began: Tick,
-    /// Whether it succeeded; none: it never came to its end.
-    pub succeeded: Option<bool>,
-    /// Whether it failed with the class that the job's rule retries.
-    pub flaky: bool,
-}
-
-/// All calls, and how many run right now.
-#[derive(Default)]
-struct Watch {
-    seen: Vec<Seen>,
-    /// By their place in `seen`: the session that began it.
-    running: BTreeMap<usize, SessionId>,
-    /// The most that ran at one time under valid leases.
-    most: u32,
-}
+/// Makes the executor that a node's calls go to.
+pub type Executors = Arc<dyn Fn(&Cluster, &Node) -> Arc<dyn Executor> + Send + Sync>;
 
 struct Inner {
     job: Arc<Job>,
     settings: Settings,
     stores: Stores,
+    results: Arc<dyn Objects>,
+    executors: Executors,
     table: Arc<TableModel>,
     queues: BTreeMap<Lane, Arc<QueueModel>>,
     service: Node,
@@ -110,7 +93,20 @@ struct Inner {
     processes: Mutex<BTreeMap<String, Process>>,
     /// Crashed processes that are on their way back.
     coming_back: Mutex<u32>,
-    watch: Mutex<Watch>,
+    watch: Arc<Watch>,
+}
+
+/// The key that the input is read from; of none, all of them.
+fn input_key(input: &InputSpec) -> Vec<u8> {
+    let location = match input {
+        InputSpec::Objects(place) => Some(place),
+        InputSpec::Jsonl(file) | InputSpec::Json(file) | InputSpec::Csv { file, .. } => Some(file),
+        InputSpec::Inline(_) | InputSpec::Range { .. } => None,
+    };
+    match location {
+        Some(Location::S3 { key, .. }) => key.clone().into_bytes(),
+        Some(Location::Path(_)) | None => Vec::new(),
+    }
 }
 
 /// A job with its services, and the processes that work on it.
@@ -122,6 +118,17 @@ pub struct Cluster {
 impl Cluster {
     /// Services without faults, and nobody at work yet.
     pub fn new(sim: &Simulation, job: Job, settings: Settings, profile: TableProfile) -> Self {
+        let simulated = |cluster: &Self, node: &Node| cluster.handler(node);
+        Self::with_executors(sim, job, (settings, profile), Arc::new(simulated))
+    }
+
+    /// The same, for calls that go to executors of one's own.
+    pub fn with_executors(
+        sim: &Simulation,
+        job: Job,
+        (settings, profile): (Settings, TableProfile),
+        executors: Executors,
+    ) -> Self {
         let service = sim.node("services");
         let seed = sim.seed();
         let injector = Arc::new(Injector::new(seed));
@@ -131,15 +138,18 @@ impl Cluster {
         let queues = queues.collect();
         let stores = Stores {
             input: Arc::new(MemoryObjects::new()),
-            input_prefix: Vec::new(),
+            input_prefix: input_key(&job.input),
             scratch: Arc::new(MemoryObjects::new()),
             scratch_prefix: b"scratch/".to_vec(),
         };
         let calm = Behaviour::calm(Duration::from_millis(100), Duration::from_millis(500));
+        let watch = Arc::new(Watch::new(job.name.clone(), table.clone()));
         let inner = Inner {
             job: Arc::new(job),
             settings,
             stores,
+            results: Arc::new(MemoryObjects::new()),
+            executors,
             table,
             queues,
             service,
@@ -147,7 +157,7 @@ impl Cluster {
             injector,
             processes: Mutex::default(),
             coming_back: Mutex::default(),
-            watch: Mutex::default(),
+            watch,
         };
         let inner = Arc::new(inner);
         let cluster = Arc::downgrade(&inner);
@@ -201,6 +211,16 @@ impl Cluster {
         &self.inner.stores
     }
 
+    /// Result files.
+    pub fn results(&self) -> &Arc<dyn Objects> {
+        &self.inner.results
+    }
+
+    /// What was seen of calls.
+    pub fn watch(&self) -> &Watch {
+        &self.inner.watch
+    }
+
     /// The ledger's table.
     pub fn table(&self) -> &Arc<TableModel> {
         &self.inner.table
@@ -234,17 +254,17 @@ impl Cluster {
 
     /// All calls so far.
     pub fn calls(&self) -> Vec<Seen> {
-        lock(&self.inner.watch).seen.clone()
+        self.inner.watch.seen()
     }
 
     /// How many calls run right now.
     pub fn running(&self) -> u32 {
-        lock(&self.inner.watch).running.len() as u32
+        self.inner.watch.running()
     }
 
     /// The most calls that ever ran at one time, over all nodes.
     pub fn running_most(&self) -> u32 {
-        lock(&self.inner.watch).most
+        self.inner.watch.most()
     }
 
     /// Writes the run's row.
@@ -290,96 +310,73 @@ impl Cluster {
         });
     }
 
-    /// The watched handler, as it runs on one node.
+    /// The simulated handler, as it runs on one node.
     fn handler(&self, node: &Node) -> Arc<dyn Executor> {
         let (cluster, node) = (self.clone(), node.clone());
         let handle = move |item: HandlerItem| cluster.clone().handle(node.clone(), item);
         Arc::new(handler(handle))
     }
 
+    /// This node's way to its executor, watched at its end.
+    fn executor(&self, node: &Node) -> Arc<dyn Executor> {
+        let base = (self.inner.executors)(self, node);
+        let process = lock(&self.inner.processes).get(node.name()).cloned();
+        let session = move || process.as_ref().and_then(Process::session);
+        let watch = self.inner.watch.clone();
+        let watched = WatchedExecutor::new(base, watch, node, Box::new(session));
+        let injector = self.inner.injector.clone();
+        Arc::new(ExecutorLink::new(Arc::new(watched), node, injector))
+    }
+
     async fn handle(self, node: Node, item: HandlerItem) -> Result<String, Failure> {
         let behaviour = *lock(&self.inner.behaviour);
-        let injector = &self.inner.injector;
-        let mut ticket = injector.ticket(Operation::Call, &node, &item.id);
-        let call = Watched::begin(&self.inner, &node, &item);
-        if ticket.is(Kind::CrashBefore) {
-            return injector.crash(&node, &mut ticket).await;
-        }
+        let mut dice = self.inner.injector.dice(&item.id);
         let spread = behaviour.longest.saturating_sub(behaviour.shortest);
-        let mut takes = behaviour.shortest + ticket.up_to(spread);
-        let slow = ticket.dice.chance(behaviour.slow);
-        if slow || ticket.is(Kind::Slow) {
+        let spread = u64::try_from(spread.as_nanos()).unwrap_or(u64::MAX).max(1);
+        let mut takes = behaviour.shortest + Duration::from_nanos(dice.below(spread));
+        if dice.chance(behaviour.slow) {
             takes = behaviour.longest * 10;
         }
         node.sleep(takes).await;
         let failure = |class: &str| Err(Failure::new(Class::named(class), "simulated"));
-        let flaky = ticket.dice.chance(behaviour.flaky);
-        let result = if flaky {
-            failure("Flaky")
-        } else if ticket.dice.chance(behaviour.bad) {
-            failure("Bad")
-        } else if ticket.dice.chance(behaviour.throttled) || ticket.is(Kind::Throttled) {
-            Err(Failure::new(Class::Throttled, "simulated"))
-        } else {
-            Ok(item.idempotency_key())
+        if dice.chance(behaviour.flaky) {
+            return failure("Flaky");
+        }
+        if dice.chance(behaviour.bad) {
+            return failure("Bad");
+        }
+        if dice.chance(behaviour.throttled) {
+            return Err(Failure::new(Class::Throttled, "simulated"));
+        }
+        assert!(!dice.chance(behaviour.panics), "simulated");
+        if let Input::Object(object) = item.input() {
+            self.read(&node, &item, object).await?;
+        }
+        Ok(item.idempotency_key())
+    }
+
+    /// Reads the object as it was listed, as every executor of objects does.
+    async fn read(&self, node: &Node, item: &HandlerItem, object: &Object) -> Result<(), Failure> {
+        let input = self.inner.stores.input.clone();
+        let link = ObjectsLink::new(input, node, self.inner.injector.clone());
+        let failed = |error: ObjectsError| {
+            let class = match &error {
+                ObjectsError::NotFound(_) => Class::Gone,
+                ObjectsError::Changed(_) => Class::SourceChanged,
+                ObjectsError::Exists(_)
+                | ObjectsError::Unavailable(_)
+                | ObjectsError::Refused(_) => Class::Unavailable,
+            };
+            Failure::new(class, error.to_string())
         };
-        let dies = ticket.dice.chance(behaviour.panics) || ticket.is(Kind::Dies);
-        call.end(result.is_ok() && !dies, flaky && !dies);
-        if ticket.is(Kind::CrashAfter) {
-            return injector.crash(&node, &mut ticket).await;
-        }
-        assert!(!dies, "simulated");
-        result
-    }
-}
-
-/// A call under way; it is over when this is dropped, by a crash too.
-struct Watched<'a> {
-    inner: &'a Inner,
-    index: usize,
-}
-
-impl<'a> Watched<'a> {
-    fn begin(inner: &'a Inner, node: &Node, item: &HandlerItem) -> Self {
-        let process = lock(&inner.processes).get(node.name()).cloned();
-        let session = process.and_then(|process| process.session());
-        let session = session.unwrap_or_else(|| SessionId::new("of no process"));
-        let mut watch = lock(&inner.watch);
-        let index = watch.seen.len();
-        watch.seen.push(Seen {
-            item: item.id,
-            node: node.name().to_owned(),
-            generation: item.generation.0,
-            began: node.tick(),
-            succeeded: None,
-            flaky: false,
-        });
-        watch.running.insert(index, session);
-        let job = inner.job.name.as_str();
-        // Calls of a session that was marked dead, of a frozen process say, run under no lease.
-        let lives = |session: &&SessionId| inner.table.is_live(job, session.as_str());
-        let running = watch.running.values().filter(lives).count() as u32;
-        watch.most = watch.most.max(running);
-        let lent = inner.table.lent(job);
-        if i64::from(running) > lent {
-            let broken = format!("S10: {running} calls run, and {lent} permits are lent");
-            inner.table.report(broken);
-        }
-        drop(watch);
-        node.trace(&format_args!("calls {} attempt {}", item.id, item.attempt));
-        Self { inner, index }
-    }
-
-    fn end(&self, succeeded: bool, flaky: bool) {
-        let mut watch = lock(&self.inner.watch);
-        let seen = &mut watch.seen[self.index];
-        (seen.succeeded, seen.flaky) = (Some(succeeded), flaky);
-    }
-}
-
-impl Drop for Watched<'_> {
-    fn drop(&mut self) {
-        lock(&self.inner.watch).running.remove(&self.index);
+        let pin = Some(&object.pin);
+        let reader = link.get(&object.key, 0, None, pin).await;
+        let mut bytes = Vec::new();
+        let mut reader = reader.map_err(failed)?;
+        let read = reader.read_to_end(&mut bytes).await;
+        read.expect("memory is read to its end");
+        self.inner.watch.read(item.id, item.generation, object);
+        Ok(())
     }
 }
 
@@ -393,13 +390,14 @@ impl Opener {
     /// The same stores, on this node's way to them.
     fn stores(&self) -> Stores {
         let inner = &self.cluster.inner;
-        let link = |store: &Arc<dyn trommel::ports::Objects>| {
+        let link = |store: &Arc<dyn Objects>| {
             let injector = inner.injector.clone();
-            Arc::new(ObjectsLink::new(store.clone(), &self.node, injector))
+            ObjectsLink::new(store.clone(), &self.node, injector)
         };
+        let input = link(&inner.stores.input).told_to(inner.watch.clone());
         Stores {
-            input: link(&inner.stores.input),
-            scratch: link(&inner.stores.scratch),
+            input: Arc::new(input),
+            scratch: Arc::new(link(&inner.stores.scratch)),
             ..inner.stores.clone()
         }
     }
@@ -409,7 +407,7 @@ impl Opener {
 impl OpenRun for Opener {
     async fn open(&self, _: &RunRow) -> Result<OpenedRun, String> {
         let job = self.cluster.inner.job.clone();
-        let handler = self.cluster.handler(&self.node);
+        let handler = self.cluster.executor(&self.node);
         let has_lane = |lane: &Lane| job.lane(*lane).is_some();
         let lanes = Lane::ALL.into_iter().filter(has_lane);
         Ok(OpenedRun {
@@ -535,11 +533,47 @@ impl Process {
         if lock(&self.state).asked {
             session.env().drain.cancel();
         }
+        let ledger = session.env().ledger.clone();
         let driven = session.drive(&self.cluster.run()).await;
         match session.close().await {
             SessionEnd::Closed => self.node.trace(&"its session is closed"),
             SessionEnd::Lost => self.node.trace(&"its session was lost"),
         }
-        driven.map_err(|error| error.to_string())
+        let status = driven.map_err(|error| error.to_string())?;
+        match status {
+            RunStatus::Succeeded | RunStatus::Failed | RunStatus::Aborted => {
+                self.compile(ledger).await?;
+            }
+            RunStatus::Running | RunStatus::Paused => {}
+        }
+        Ok(status)
+    }
+
+    /// Compiles the result files, if the job wants some and nobody has yet.
+    async fn compile(&self, ledger: Ledger) -> Result<(), String> {
+        let inner = &self.cluster.inner;
+        if inner.job.results.is_none() {
+            return Ok(());
+        }
+        let row = ledger.run(&self.cluster.run()).await;
+        let row = row.map_err(|error| error.to_string())?;
+        let injector = inner.injector.clone();
+        let results = ObjectsLink::new(inner.results.clone(), &self.node, injector);
+        let opener = Opener {
+            cluster: self.cluster.clone(),
+            node: self.node.clone(),
+        };
+        let reader = RunReader {
+            ledger,
+            row,
+            job: inner.job.clone(),
+            stores: opener.stores(),
+        };
+        let compiled = compile(&reader, &results, b"", &self.node.runtime()).await;
+        let manifest = compiled.map_err(|error| error.to_string())?;
+        let generation = manifest.generation;
+        self.node
+            .trace(&format_args!("compiled generation {generation}"));
+        Ok(())
     }
 }

@@ -17,6 +17,7 @@ use trommel::ports::runtime::BoxFuture;
 
 use crate::entropy::Stream;
 use crate::halt::{Halt, Limits, Panicked};
+use crate::schedule::{Picker, Schedule};
 
 /// Whose a task or a timer is.
 pub(crate) type Owner = u32;
@@ -160,7 +161,7 @@ impl State {
 
 pub(crate) struct Exec {
     ready: Ready,
-    picks: Stream,
+    picker: Mutex<Picker>,
     limits: Limits,
     state: Mutex<State>,
 }
@@ -175,10 +176,14 @@ impl Exec {
     pub(crate) fn new(picks: Stream, limits: Limits) -> Self {
         Self {
             ready: Ready::default(),
-            picks,
+            picker: Mutex::new(Picker::new(picks)),
             limits,
             state: Mutex::default(),
         }
+    }
+
+    pub(crate) fn set_schedule(&self, schedule: Schedule) {
+        lock(&self.picker).set(schedule);
     }
 
     pub(crate) fn now(&self) -> Tick {
@@ -325,15 +330,11 @@ impl Exec {
         }
     }
 
-    /// One of the ready tasks, each as likely as the others.
     fn pick(&self) -> Option<u64> {
         let mut ready = lock(&self.ready);
         match ready.len() {
             0 | 1 => ready.pop(),
-            choices => {
-                let choice = self.picks.below(choices as u64) as usize;
-                Some(ready.swap_remove(choice))
-            }
+            _ => Some(lock(&self.picker).pick(&mut ready)),
         }
     }
 

@@ -5,7 +5,7 @@
 //! ready. The same seed gives the same trace, byte for byte; another seed gives another order.
 //!
 //! [`simulation`] is the entry, [`node`] is one simulated process, [`exec`] runs the tasks within the
-//! bounds of [`halt`], [`entropy`] derives streams of numbers from the seed, [`trace`] writes down what
+//! bounds of [`halt`] in the order of [`schedule`], [`entropy`] derives streams of numbers from the seed, [`trace`] writes down what
 //! happened. [`services`] are what nodes share, with faults; [`cluster`] puts the real shell on nodes.
 
 pub mod bugs;
@@ -19,13 +19,16 @@ pub mod node;
 pub mod oracle;
 pub mod point;
 pub mod report;
+mod results;
 pub mod run;
 pub mod scenario;
+pub mod schedule;
 pub mod search;
 pub mod services;
 pub mod shrink;
 pub mod simulation;
 pub mod trace;
+pub mod watch;
 
 pub use cluster::Cluster;
 pub use entropy::{Seed, Stream};

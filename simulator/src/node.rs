@@ -22,6 +22,43 @@ pub struct Node {
     pub(crate) name: Arc<str>,
     pub(crate) incarnation: u32,
     pub(crate) entropy: Arc<Stream>,
+    pub(crate) skew: Skew,
+}
+
+/// How a node's clock goes wrong.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Skew {
+    /// Its wall clock is ahead by so much, in milliseconds.
+    pub offset_ms: i64,
+    /// Its clocks gain so much, in millionths.
+    pub drift_ppm: i64,
+}
+
+impl Skew {
+    /// What its clock shows at a true moment.
+    fn local(self, at: Tick) -> Tick {
+        if self.drift_ppm == 0 {
+            return at;
+        }
+        let gained = i128::from(at.0) * i128::from(self.drift_ppm) / 1_000_000;
+        let local = i128::from(at.0) + gained;
+        Tick(u64::try_from(local).expect("a drift is far below 1"))
+    }
+
+    /// The first true moment at which its clock shows this.
+    fn truth(self, local: Tick) -> Tick {
+        if self.drift_ppm == 0 {
+            return local;
+        }
+        let rate = u128::from((1_000_000 + self.drift_ppm).unsigned_abs());
+        let at = (u128::from(local.0) * 1_000_000).div_ceil(rate);
+        let at = Tick(u64::try_from(at).expect("ten years are a small part of what a tick holds"));
+        if self.local(at) < local {
+            Tick(at.0 + 1)
+        } else {
+            at
+        }
+    }
 }
 
 impl Node {
@@ -56,7 +93,7 @@ impl Node {
         Sleep::new(Arc::clone(&self.world.exec), self.owner, at).await;
     }
 
-    /// Virtual time.
+    /// True virtual time, whatever its own clock shows.
     pub fn tick(&self) -> Tick {
         self.world.exec.now()
     }
@@ -107,15 +144,17 @@ struct Ports {
 
 impl Clock for Ports {
     fn now(&self) -> Timestamp {
-        START.after(self.tick().since(Tick::default()))
+        let shown = START.after(self.tick().since(Tick::default()));
+        Timestamp(shown.0 + self.node.skew.offset_ms)
     }
 
     fn tick(&self) -> Tick {
-        self.node.world.exec.now()
+        self.node.skew.local(self.node.world.exec.now())
     }
 
     fn sleep_until(&self, at: Tick) -> BoxFuture<'static, ()> {
         let exec = Arc::clone(&self.node.world.exec);
+        let at = self.node.skew.truth(at);
         Box::pin(Sleep::new(exec, self.node.owner, at))
     }
 }
@@ -123,5 +162,26 @@ impl Clock for Ports {
 impl Spawn for Ports {
     fn spawn(&self, name: &'static str, future: BoxFuture<'static, ()>) {
         self.node.start(name, future);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_drifting_clock_never_wakes_its_node_too_early() {
+        for drift_ppm in [-10_000, -1, 0, 1, 5_000, 10_000] {
+            let skew = Skew {
+                offset_ms: 0,
+                drift_ppm,
+            };
+            for local in [0, 1, 999, 1_000_000_007, 60_000_000_000_123] {
+                let at = skew.truth(Tick(local));
+                assert!(skew.local(at) >= Tick(local), "{drift_ppm} {local}");
+                let before = Tick(at.0.saturating_sub(2));
+                assert!(skew.local(before) < Tick(local) || at.0 < 2);
+            }
+        }
     }
 }

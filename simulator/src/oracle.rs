@@ -16,6 +16,7 @@ use trommel::shell::report::{self, Audit};
 
 use crate::cluster::Cluster;
 use crate::halt::Halt;
+use crate::results;
 use crate::simulation::Simulation;
 
 /// A promise that was broken.
@@ -90,7 +91,9 @@ impl<'a> Oracle<'a> {
     /// What shows at any moment: promises broken by a write, panics of the pipeline, too many calls.
     pub fn at_any_time(&mut self) {
         let table = self.cluster.table();
-        *self.compared.entry("S1").or_default() += table.compared();
+        let rows = table.compared();
+        self.holds("S1", rows.pages, None);
+        self.holds("S4", rows.pages + rows.runs, None);
         self.found
             .extend(table.broken().iter().map(|text| Violation::told(text)));
         for panic in self.sim.panics() {
@@ -118,11 +121,17 @@ impl<'a> Oracle<'a> {
         self.outcomes(&pages);
         self.leases(row, &pages);
         self.lanes(&pages);
-        Ok(())
+        self.versions();
+        self.results(row, &pages)
     }
 
     fn counts(&mut self, audit: &Audit) {
         let items = audit.recounted.total() + audit.pending;
+        // An outcome that was counted twice, or never, shows between the tallies and the pages.
+        let (pages, tallies) = (audit.recounted, audit.tallied);
+        let broken = (pages != tallies)
+            .then(|| format!("the pages say {pages:?}, the tallies say {tallies:?}"));
+        self.holds("S2", pages.total(), broken);
         let broken = (!audit.problems.is_empty()).then(|| audit.problems.join("; "));
         self.holds("S3", items, broken);
     }
@@ -218,6 +227,38 @@ impl<'a> Oracle<'a> {
         }
     }
 
+    /// S8: what a handler read is what was listed under its name, or looked up again since.
+    fn versions(&mut self) {
+        let watch = self.cluster.watch();
+        let listed = watch.states_listed();
+        for (item, generation, state) in watch.states_read() {
+            let broken = (!listed.contains(&state)).then(|| {
+                format!("{item} read state {state} of its object in generation {generation}, which no listing named")
+            });
+            self.holds("S8", 1, broken);
+        }
+    }
+
+    /// S2, of result files: each item in one of them, once, by what it became; successes with their output.
+    fn results(&mut self, row: &RunRow, pages: &[Held]) -> Result<(), Halt> {
+        let ended = match row.state.status {
+            RunStatus::Succeeded | RunStatus::Failed | RunStatus::Aborted => true,
+            RunStatus::Running | RunStatus::Paused => false,
+        };
+        if self.cluster.job().results.is_none() || !ended {
+            return Ok(());
+        }
+        let Some(found) = self.sim.block_on(results::read(self.cluster))? else {
+            let seen = "the run has ended, and there is no manifest".to_owned();
+            self.holds("S2", 1, Some(seen));
+            return Ok(());
+        };
+        let wanted = results::wanted(pages);
+        let broken = results::difference(&wanted, &found, row);
+        self.holds("S2", wanted.len() as u64, broken);
+        Ok(())
+    }
+
     fn leases(&mut self, row: &RunRow, pages: &[Held]) {
         if row.state.status != RunStatus::Succeeded {
             return;
@@ -260,7 +301,7 @@ impl<'a> Oracle<'a> {
     pub fn retries(&mut self, granted: u32, losses: u64) {
         let mut flaky: BTreeMap<(ItemId, u32), u64> = BTreeMap::new();
         for call in self.cluster.calls() {
-            if call.flaky {
+            if call.class.as_deref() == Some("Flaky") {
                 *flaky.entry((call.item, call.generation)).or_default() += 1;
             }
         }

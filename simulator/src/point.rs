@@ -76,8 +76,8 @@ impl Operation {
     /// The kinds of fault that its service documents.
     pub fn faults(self) -> &'static [Kind] {
         use Kind::{
-            Conflict, CrashAfter, CrashBefore, Dies, Doubled, Ghost, Hangs, Late, Lost, Rejected,
-            ReplyLost, RequestLost, Slow, Throttled,
+            Conflict, CrashAfter, CrashBefore, Dies, Doubled, Ghost, Hangs, Late, Lost, NoCapacity,
+            NoResult, OutOfMemory, Partial, Rejected, ReplyLost, RequestLost, Slow, Throttled,
         };
         match self {
             Self::TableGet
@@ -125,13 +125,26 @@ impl Operation {
                 CrashBefore,
                 CrashAfter,
             ],
-            Self::QueueChangeVisibility => &[RequestLost, ReplyLost, Rejected],
+            Self::QueueChangeVisibility => {
+                &[RequestLost, ReplyLost, Rejected, CrashBefore, CrashAfter]
+            }
             Self::ObjectsPut
             | Self::ObjectsPutIfAbsent
             | Self::ObjectsUpload
             | Self::ObjectsAppend
             | Self::ObjectsDelete => &[RequestLost, ReplyLost, Slow, CrashBefore, CrashAfter],
-            Self::Call => &[Slow, Throttled, Dies, CrashBefore, CrashAfter],
+            Self::Call => &[
+                ReplyLost,
+                Throttled,
+                NoCapacity,
+                Slow,
+                Partial,
+                NoResult,
+                OutOfMemory,
+                Dies,
+                CrashBefore,
+                CrashAfter,
+            ],
         }
     }
 
@@ -185,7 +198,15 @@ pub enum Kind {
     Ghost,
     /// An entry of a batch that is refused while the batch succeeds.
     Rejected,
-    /// The handler dies.
+    /// A call that finds no room to run in.
+    NoCapacity,
+    /// A call that says nothing of some of its items.
+    Partial,
+    /// A call that ends well and says nothing.
+    NoResult,
+    /// A call that is ended for its memory, after its effect.
+    OutOfMemory,
+    /// A call that dies, after its effect.
     Dies,
     /// The process dies before the call reaches the service.
     CrashBefore,
@@ -195,7 +216,7 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 18] = [
         Self::RequestLost,
         Self::ReplyLost,
         Self::Late,
@@ -207,6 +228,10 @@ impl Kind {
         Self::Doubled,
         Self::Ghost,
         Self::Rejected,
+        Self::NoCapacity,
+        Self::Partial,
+        Self::NoResult,
+        Self::OutOfMemory,
         Self::Dies,
         Self::CrashBefore,
         Self::CrashAfter,
@@ -226,6 +251,10 @@ impl Kind {
             Self::Doubled => "doubled",
             Self::Ghost => "ghost",
             Self::Rejected => "rejected",
+            Self::NoCapacity => "no-capacity",
+            Self::Partial => "partial",
+            Self::NoResult => "no-result",
+            Self::OutOfMemory => "out-of-memory",
             Self::Dies => "dies",
             Self::CrashBefore => "crash-before",
             Self::CrashAfter => "crash-after",

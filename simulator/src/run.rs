@@ -11,9 +11,10 @@ use trommel::shell::Settings;
 
 use crate::cluster::{Behaviour, Cluster, Process};
 use crate::halt::{Halt, Limits};
+use crate::node::Skew;
 use crate::oracle::{Compared, Oracle, Violation};
 use crate::point::{Kind, Operation, Point};
-use crate::scenario::{Happening, Scenario, Trouble, worker};
+use crate::scenario::{self, Happening, LINES_KEY, Scenario, Trouble, Workload, worker};
 use crate::services::Source;
 use crate::simulation::Simulation;
 use trommel::core::lane::Lane;
@@ -97,7 +98,7 @@ pub fn run_with(scenario: &Scenario, text: Text, crash_at: Option<(u64, Kind)>) 
         resumed: 0,
         probes: BTreeMap::new(),
     };
-    let mut oracle = Oracle::new(&sim, &cluster, scenario.workload.small);
+    let mut oracle = Oracle::new(&sim, &cluster, scenario.small());
     let halted = stage.play(&mut oracle, crash_at).err();
     oracle.at_any_time();
     // Each of them may end a session, or make an outcome's writing fail for long.
@@ -155,18 +156,58 @@ impl Stage<'_> {
 
     fn prepare(&self) -> Result<(), Halt> {
         let workload = self.scenario.workload;
-        let input = &self.cluster.stores().input;
+        for clock in &self.scenario.clocks {
+            let skew = Skew {
+                offset_ms: clock.offset_ms,
+                drift_ppm: clock.drift_ppm,
+            };
+            self.sim.skew(&clock.node, skew);
+        }
+        self.sim.set_schedule(self.scenario.schedule);
         self.sim.block_on(async {
+            if workload.lines {
+                self.put_lines().await;
+                self.cluster.create_run().await;
+                return;
+            }
             for number in 0..workload.small + workload.large {
-                let bytes = if number < workload.small { 10 } else { 1000 };
-                let key = format!("object-{number:05}");
-                let put = input.put(key.as_bytes(), vec![0; bytes].into()).await;
-                put.expect("memory takes all");
+                self.put(number).await;
             }
             self.cluster.create_run().await;
         })?;
         self.cluster.set_behaviour(self.scenario.handler);
         Ok(())
+    }
+
+    /// Writes the so many-th object, for the first time or again.
+    async fn put(&self, number: u64) {
+        let is_small = number < self.scenario.workload.small;
+        let bytes = if is_small { 10 } else { 1000 };
+        let key = scenario::object(number);
+        let input = &self.cluster.stores().input;
+        let put = input.put(key.as_bytes(), vec![0; bytes].into()).await;
+        put.expect("memory takes all");
+    }
+
+    async fn put_lines(&self) {
+        let workload = self.scenario.workload;
+        let lines: String = (0..workload.small + workload.large)
+            .map(|number| format!("{{\"number\":{number}}}\n"))
+            .collect();
+        let input = &self.cluster.stores().input;
+        let put = input.put(LINES_KEY.as_bytes(), lines.into()).await;
+        put.expect("memory takes all");
+    }
+
+    /// The number of the object of this name, where there is one.
+    fn number_of(&self, name: &str) -> Option<u64> {
+        let Workload {
+            small,
+            large,
+            lines,
+        } = self.scenario.workload;
+        let is_there = !lines;
+        (0..small + large).find(|number| is_there && scenario::object(*number) == name)
     }
 
     fn start_all(&self) {
@@ -243,6 +284,22 @@ impl Stage<'_> {
                     }
                 }
             }
+            Happening::Overwrite => {
+                if let Some(number) = self.number_of(name) {
+                    self.probe("an object was overwritten");
+                    self.sim.block_on(self.put(number))?;
+                }
+            }
+            Happening::Delete => {
+                if self.number_of(name).is_some() {
+                    self.probe("an object was deleted");
+                    let input = self.cluster.stores().input.clone();
+                    let deleted = self
+                        .sim
+                        .block_on(async { input.delete(name.as_bytes()).await })?;
+                    deleted.expect("memory deletes all");
+                }
+            }
             Happening::Pause => {
                 let (ledger, run) = (self.cluster.ledger(), self.cluster.run());
                 let wished = self
@@ -261,7 +318,11 @@ impl Stage<'_> {
         match trouble.what {
             Happening::Crash | Happening::Drain => self.start(&trouble.node),
             Happening::Pause => self.resume()?,
-            Happening::Freeze | Happening::Cut | Happening::Heat => {}
+            Happening::Freeze
+            | Happening::Cut
+            | Happening::Heat
+            | Happening::Overwrite
+            | Happening::Delete => {}
         }
         Ok(())
     }
@@ -358,7 +419,25 @@ impl Stage<'_> {
         if left || row.state.status == RunStatus::Running || row.total_final().is_none() {
             return Ok(false);
         }
-        let (event, redrive) = (RunEvent::Redrive, Redrive::default());
+        // What was deleted is put back, and what changed is taken as it is now.
+        let refresh = self.scenario.changes_input();
+        let Workload {
+            small,
+            large,
+            lines,
+        } = self.scenario.workload;
+        if refresh && !lines {
+            self.sim.block_on(async {
+                for number in 0..small + large {
+                    self.put(number).await;
+                }
+            })?;
+        }
+        let redrive = Redrive {
+            refresh,
+            ..Redrive::default()
+        };
+        let event = RunEvent::Redrive;
         let changed = self
             .sim
             .block_on(async { ledger.change_run(&row, &event, Some(&redrive)).await })?;

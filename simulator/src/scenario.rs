@@ -18,6 +18,7 @@ use trommel::core::tolerance::{Percent, Tolerance};
 use crate::cluster::Behaviour;
 use crate::entropy::{Seed, Stream};
 use crate::point::{Kind, Point};
+use crate::schedule::Schedule;
 use crate::services::{Rates, Source};
 
 /// The version of the file's form.
@@ -25,6 +26,9 @@ pub const VERSION: u32 = 1;
 
 /// The size up to which an object goes to the function lane here, in bytes.
 pub const SMALL_BYTES_MAX: u64 = 100;
+
+/// The key of the file with a line an item, where there is one.
+pub const LINES_KEY: &str = "lines.jsonl";
 
 /// Everything one run follows from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +44,12 @@ pub struct Scenario {
     pub workload: Workload,
     /// How.
     pub tuning: Tuning,
+    /// Which of the ready tasks goes next.
+    #[serde(default)]
+    pub schedule: Schedule,
+    /// Clocks that are wrong.
+    #[serde(default)]
+    pub clocks: Vec<WrongClock>,
     /// What the handler does, by chance.
     pub handler: Behaviour,
     /// What happens to nodes, in the order of its time.
@@ -63,6 +73,9 @@ pub struct Workload {
     pub small: u64,
     /// Objects for the container lane; each has its own page.
     pub large: u64,
+    /// The input is one file with a line for each of them, all for the function lane.
+    #[serde(default)]
+    pub lines: bool,
 }
 
 /// How the job is set.
@@ -83,6 +96,21 @@ pub struct Tuning {
     pub interval_ms: u64,
     /// A breach pauses the run instead of ending it.
     pub pauses: bool,
+    /// Result files are compiled at the end.
+    #[serde(default)]
+    pub results: bool,
+}
+
+/// The clock of one node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct WrongClock {
+    /// Whose.
+    pub node: String,
+    /// It is ahead by so much, in milliseconds.
+    pub offset_ms: i64,
+    /// It gains so much, in millionths.
+    pub drift_ppm: i64,
 }
 
 /// Something that happens to a node.
@@ -91,7 +119,7 @@ pub struct Tuning {
 pub struct Trouble {
     /// When, in milliseconds from the start.
     pub at_ms: u64,
-    /// To whom: `a`, `b`, …
+    /// To whom: a node `a`, `b`, …, or an object of the input.
     pub node: String,
     /// What.
     pub what: Happening,
@@ -115,17 +143,23 @@ pub enum Happening {
     Drain,
     /// Somebody pauses the run, and resumes it after the time.
     Pause,
+    /// Somebody overwrites the object.
+    Overwrite,
+    /// Somebody deletes the object.
+    Delete,
 }
 
 impl Happening {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::Crash,
         Self::Freeze,
         Self::Cut,
         Self::Heat,
         Self::Drain,
         Self::Pause,
+        Self::Overwrite,
+        Self::Delete,
     ];
 }
 
@@ -218,6 +252,10 @@ fn rates(chance: &Stream, profile: Profile) -> Rates {
             | Kind::Doubled
             | Kind::Ghost
             | Kind::Rejected
+            | Kind::NoCapacity
+            | Kind::Partial
+            | Kind::NoResult
+            | Kind::OutOfMemory
             | Kind::Dies => rate,
         };
         rates.insert(kind, rate);
@@ -225,16 +263,62 @@ fn rates(chance: &Stream, profile: Profile) -> Rates {
     rates
 }
 
-fn troubles(chance: &Stream, workers: u32) -> Vec<Trouble> {
+/// The name of the so many-th object, from 0.
+pub fn object(number: u64) -> String {
+    format!("object-{number:05}")
+}
+
+/// Most clocks drift by far less; two that differ by 1 % are as far apart as leases must bear.
+const DRIFT_MAX_PPM: u64 = 5_000;
+
+/// Ten minutes: what a machine without a time service may be off.
+const OFFSET_MAX_MS: u64 = 600_000;
+
+fn clocks(chance: &Stream, workers: u32) -> Vec<WrongClock> {
+    let mut clocks = Vec::new();
+    for number in 0..workers {
+        let about = |most: u64| chance.below(2 * most + 1).cast_signed() - most.cast_signed();
+        let (offset_ms, drift_ppm) = (about(OFFSET_MAX_MS), about(DRIFT_MAX_PPM));
+        if chance.chance(250_000) {
+            clocks.push(WrongClock {
+                node: worker(number),
+                offset_ms,
+                drift_ppm,
+            });
+        }
+    }
+    clocks
+}
+
+fn troubles(chance: &Stream, workers: u32, items: u64) -> Vec<Trouble> {
     let count = chance.below(5);
-    let mut troubles: Vec<Trouble> = (0..count)
-        .map(|_| Trouble {
-            at_ms: chance.below(60_000),
-            node: worker(chance.below(u64::from(workers)) as u32),
-            what: Happening::ALL[chance.below(Happening::ALL.len() as u64) as usize],
-            for_ms: chance.below(50_000),
-        })
-        .collect();
+    let trouble = |_| {
+        let at_ms = chance.below(60_000);
+        let node = worker(chance.below(u64::from(workers)) as u32);
+        let what = Happening::ALL[chance.below(Happening::ALL.len() as u64) as usize];
+        let for_ms = chance.below(50_000);
+        let victim = object(chance.below(items.max(1)));
+        match what {
+            Happening::Overwrite | Happening::Delete => Trouble {
+                at_ms: at_ms / 6,
+                node: victim,
+                what,
+                for_ms: 0,
+            },
+            Happening::Crash
+            | Happening::Freeze
+            | Happening::Cut
+            | Happening::Heat
+            | Happening::Drain
+            | Happening::Pause => Trouble {
+                at_ms,
+                node,
+                what,
+                for_ms,
+            },
+        }
+    };
+    let mut troubles: Vec<Trouble> = (0..count).map(trouble).collect();
     troubles.sort_by_key(|trouble| (trouble.at_ms, trouble.node.clone()));
     troubles
 }
@@ -267,18 +351,36 @@ impl Scenario {
             retries: chance.below(4) as u32,
             interval_ms: [0, 500, 8_000, 40_000][chance.below(4) as usize],
             pauses: chance.chance(150_000),
+            results: chance.chance(300_000),
         };
+        let lines = chance.chance(150_000);
+        let items = small + large;
         let troubles = match profile {
-            Profile::Swarm => troubles(chance, workers),
-            Profile::Low if chance.chance(300_000) => troubles(chance, workers),
+            Profile::Swarm => troubles(chance, workers, items),
+            Profile::Low if chance.chance(300_000) => troubles(chance, workers, items),
+            Profile::Low | Profile::None => Vec::new(),
+        };
+        let schedule = match chance.below(10) {
+            0 | 1 => Schedule::Fifo,
+            2..5 => Schedule::Pct,
+            _ => Schedule::Random,
+        };
+        let clocks = match profile {
+            Profile::Swarm => clocks(chance, workers),
             Profile::Low | Profile::None => Vec::new(),
         };
         Self {
             v: VERSION,
             seed,
             workers,
-            workload: Workload { small, large },
+            workload: Workload {
+                small,
+                large,
+                lines,
+            },
             tuning,
+            schedule,
+            clocks,
             handler,
             troubles,
             faults: FaultSource::Swarm(rates(chance, profile)),
@@ -306,10 +408,7 @@ impl Scenario {
         function.max_items_per_batch = tuning.batch.max(1);
         Job {
             name: JobName::new("job"),
-            input: InputSpec::Objects(Location::S3 {
-                bucket: "input".to_owned(),
-                key: String::new(),
-            }),
+            input: self.input(),
             max_concurrency: tuning.max_concurrency.max(1),
             tolerance: Tolerance {
                 count: Some(tuning.tolerated),
@@ -321,7 +420,10 @@ impl Scenario {
             } else {
                 OnBreach::Fail
             },
-            results: None,
+            results: tuning.results.then(|| Location::S3 {
+                bucket: "results".to_owned(),
+                key: String::new(),
+            }),
             ledger: LedgerUri::DynamoDb("table".to_owned()),
             scratch: None,
             function,
@@ -329,6 +431,35 @@ impl Scenario {
             retry,
             catch: Vec::new(),
         }
+    }
+
+    fn input(&self) -> InputSpec {
+        let of = |key: &str| Location::S3 {
+            bucket: "input".to_owned(),
+            key: key.to_owned(),
+        };
+        if self.workload.lines {
+            InputSpec::Jsonl(of(LINES_KEY))
+        } else {
+            InputSpec::Objects(of(""))
+        }
+    }
+
+    /// Where an object of the input is changed while the run goes on.
+    pub fn changes_input(&self) -> bool {
+        let changes =
+            |trouble: &Trouble| matches!(trouble.what, Happening::Overwrite | Happening::Delete);
+        self.troubles.iter().any(changes)
+    }
+
+    /// How many items are small enough for the function lane.
+    pub fn small(&self) -> u64 {
+        let Workload {
+            small,
+            large,
+            lines,
+        } = self.workload;
+        if lines { small + large } else { small }
     }
 
     /// How many faults and troubles it names; of a swarm, only the troubles.

@@ -10,7 +10,8 @@ use trommel::core::time::Tick;
 use crate::entropy::{Seed, Stream};
 use crate::exec::{Exec, Owner, lock};
 use crate::halt::{Halt, Limits, Panicked};
-use crate::node::Node;
+use crate::node::{Node, Skew};
+use crate::schedule::Schedule;
 use crate::trace::Trace;
 
 /// Everything that nodes share.
@@ -19,6 +20,7 @@ pub(crate) struct World {
     seed: Seed,
     trace: Mutex<Trace>,
     nodes: Mutex<Nodes>,
+    skews: Mutex<BTreeMap<String, Skew>>,
 }
 
 /// The processes there were, the latest of each name.
@@ -50,6 +52,7 @@ impl World {
     }
 
     fn find_or_start(self: &Arc<Self>, name: &str) -> (Node, bool) {
+        let skew = lock(&self.skews).get(name).copied().unwrap_or_default();
         let mut nodes = lock(&self.nodes);
         let former = nodes.latest.get(name);
         if let Some(latest) = former.filter(|latest| !self.exec.has_ended(latest.owner)) {
@@ -59,6 +62,7 @@ impl World {
                 name: name.into(),
                 incarnation: latest.incarnation,
                 entropy: Arc::clone(&latest.entropy),
+                skew,
             };
             return (node, false);
         }
@@ -79,6 +83,7 @@ impl World {
             name: name.into(),
             incarnation,
             entropy,
+            skew,
         };
         (node, true)
     }
@@ -103,6 +108,7 @@ impl Simulation {
             seed,
             trace: Mutex::default(),
             nodes: Mutex::default(),
+            skews: Mutex::default(),
         };
         Self {
             world: Arc::new(world),
@@ -117,6 +123,16 @@ impl Simulation {
     /// The living process of this name; a new one, if there is none or it crashed.
     pub fn node(&self, name: &str) -> Node {
         self.world.node(name)
+    }
+
+    /// Nodes of this name have a clock that is wrong, from their next start.
+    pub fn skew(&self, name: &str, skew: Skew) {
+        lock(&self.world.skews).insert(name.to_owned(), skew);
+    }
+
+    /// Tasks go in this order from now on.
+    pub fn set_schedule(&self, schedule: Schedule) {
+        self.world.exec.set_schedule(schedule);
     }
 
     /// Runs everything until the future is done; it takes turns with the tasks, by the seed.

@@ -12,8 +12,9 @@ use crate::node::Node;
 use crate::point::{Dice, Kind, Operation, Point};
 use crate::trace::{FNV_START, Fnv};
 
-/// One way of a call: up to so long.
-const WAY_MAX: Duration = Duration::from_millis(8);
+/// How long one way of a call takes: of a hundred, so many take at most so many milliseconds. Most are
+/// short, few are long, as with every service over a network.
+const WAYS_MS: [(u64, u64, u64); 3] = [(85, 1, 5), (13, 5, 25), (2, 25, 250)];
 
 /// The latest that a request or a message arrives.
 pub const LATE_MAX: Duration = Duration::from_secs(90);
@@ -23,6 +24,9 @@ pub const HANG: Duration = Duration::from_mins(1);
 
 /// The slowest answer that still comes.
 pub const SLOW_MAX: Duration = Duration::from_secs(12);
+
+/// The longest that a handler takes which takes too long: more than a simulated lane's timeout.
+pub const OVERLONG_MAX: Duration = Duration::from_secs(40);
 
 /// How long a caller waits for an answer that does not come.
 pub const PATIENCE_MAX: Duration = Duration::from_secs(1);
@@ -102,7 +106,20 @@ impl Ticket {
 
     /// How long it is under way, one way.
     pub fn way(&mut self) -> Duration {
-        self.up_to(WAY_MAX)
+        let mut draw = self.dice.below(100);
+        for (share, shortest, longest) in WAYS_MS {
+            if draw < share {
+                let spread = Duration::from_millis(longest - shortest);
+                return Duration::from_millis(shortest) + self.up_to(spread);
+            }
+            draw -= share;
+        }
+        Duration::ZERO
+    }
+
+    /// So many things by chance, but one at least.
+    pub fn some_of(&mut self, all: usize) -> usize {
+        1 + self.dice.below(all.max(1) as u64) as usize
     }
 
     /// Whether this goes wrong.
@@ -169,6 +186,16 @@ impl Injector {
         let state = lock(&self.state);
         let fired = state.fired.iter();
         fired.map(|(p, kind)| (p.operation, *kind)).collect()
+    }
+
+    /// Chance for something that is no call of a service: it follows from the seed, what it is about, and how
+    /// often that was asked before.
+    pub fn dice(&self, about: &dyn fmt::Display) -> Dice {
+        let hash = hash_of(&format_args!("chance of {about}"));
+        let mut state = lock(&self.state);
+        let asked = state.asked.entry((Operation::Call, hash)).or_default();
+        *asked += 1;
+        Dice::at(self.seed, Operation::Call, hash, *asked)
     }
 
     /// The next call of this operation about this entity.

@@ -5,12 +5,14 @@
 //! its own, so that its outage is nobody else's. Promises that show in single writes are checked where
 //! the writes land, by [`promises`].
 
+mod executor;
 pub mod injector;
 mod objects;
 mod promises;
 mod queue;
 mod table;
 
+pub use executor::ExecutorLink;
 pub use injector::{Injector, Rates, Source};
 pub use objects::ObjectsLink;
 pub use queue::{QueueLink, QueueModel};

@@ -13,6 +13,7 @@ use trommel::ports::{Objects, ObjectsError};
 use super::injector::{Injector, PATIENCE_MAX, SLOW_MAX, Ticket};
 use crate::node::Node;
 use crate::point::{Kind, Operation};
+use crate::watch::Watch;
 
 /// One node's way to a store.
 #[derive(Clone)]
@@ -20,6 +21,8 @@ pub struct ObjectsLink {
     base: Arc<dyn Objects>,
     node: Node,
     injector: Arc<Injector>,
+    /// Told of the objects that the pipeline learns of.
+    watch: Option<Arc<Watch>>,
 }
 
 impl ObjectsLink {
@@ -29,6 +32,20 @@ impl ObjectsLink {
             base,
             node: node.clone(),
             injector,
+            watch: None,
+        }
+    }
+
+    /// The same; what is listed there is told.
+    #[must_use]
+    pub fn told_to(mut self, watch: Arc<Watch>) -> Self {
+        self.watch = Some(watch);
+        self
+    }
+
+    fn tell(&self, object: &Object) {
+        if let Some(watch) = &self.watch {
+            watch.listed(object);
         }
     }
 
@@ -85,12 +102,16 @@ impl Objects for ObjectsLink {
         limit: usize,
     ) -> Result<Listing, ObjectsError> {
         let list = self.base.list(prefix, after, limit);
-        self.call(Operation::ObjectsList, prefix, list).await
+        let listing = self.call(Operation::ObjectsList, prefix, list).await?;
+        listing.objects.iter().for_each(|object| self.tell(object));
+        Ok(listing)
     }
 
     async fn head(&self, key: &[u8]) -> Result<Object, ObjectsError> {
-        self.call(Operation::ObjectsHead, key, self.base.head(key))
-            .await
+        let head = self.base.head(key);
+        let object = self.call(Operation::ObjectsHead, key, head).await?;
+        self.tell(&object);
+        Ok(object)
     }
 
     async fn get(

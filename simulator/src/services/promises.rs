@@ -19,6 +19,18 @@ pub(super) fn of_page(key: &str, before: Option<&Row>, after: Option<&Row>) -> O
         ));
     }
     let same_generation = before.num("gen") == after.num("gen");
+    let (from, to) = (before.text("status")?, after.text("status")?);
+    let moves = match (from, to) {
+        ("settled", "ready") => !same_generation,
+        ("ready" | "waiting", "leased") => true,
+        ("leased", "ready" | "waiting" | "settled") => true,
+        // A redrive reopens what had not settled too.
+        ("waiting" | "ready", "ready") => !same_generation || from == to,
+        (from, to) => from == to,
+    };
+    if !moves {
+        return Some(format!("S4: {key} went from {from} to {to}"));
+    }
     let (was, is) = (before.text("items")?, after.text("items")?);
     if was.len() != is.len() {
         return Some(format!("S3: {key}: items went from {was} to {is}"));
@@ -34,6 +46,31 @@ pub(super) fn of_page(key: &str, before: Option<&Row>, after: Option<&Row>) -> O
         }
     }
     None
+}
+
+/// What a run's write broke.
+pub(super) fn of_run(key: &str, before: Option<&Row>, after: Option<&Row>) -> Option<String> {
+    let (Some(before), Some(after)) = (before, after) else {
+        return None;
+    };
+    let (from, to) = (before.text("status")?, after.text("status")?);
+    let generations = (before.num("gen")?, after.num("gen")?);
+    let redriven = generations.1 == generations.0 + 1;
+    let moves = match (from, to) {
+        ("RUNNING", _) => !redriven,
+        ("PAUSED", "RUNNING") => true,
+        ("PAUSED", "ABORTED") => !redriven,
+        (_, "RUNNING") => redriven,
+        (from, to) => from == to && !redriven,
+    };
+    let (was, is) = generations;
+    if !moves || (was != is && !redriven) {
+        return Some(format!(
+            "S4: {key} went from {from}, generation {was}, to {to}, generation {is}"
+        ));
+    }
+    let totals = (before.num("total")?, after.num("total")?);
+    (totals.1 < totals.0).then(|| format!("S3: the total went from {} to {}", totals.0, totals.1))
 }
 
 /// What is wrong with a pool and the permits of a job's sessions.
@@ -55,6 +92,7 @@ mod tests {
         Row::new()
             .with("epoch", epoch)
             .with("gen", generation)
+            .with("status", "leased")
             .with("items", items)
     }
 
@@ -66,6 +104,23 @@ mod tests {
         assert!(broken(page(2, 0, "S"), page(1, 0, "S")));
         assert!(!broken(page(2, 0, "SF"), page(3, 1, "S.")));
         assert!(broken(page(2, 0, "SF"), page(3, 1, ".F")));
+    }
+
+    #[test]
+    fn a_run_moves_along_its_graph() {
+        let run = |status: &str, generation: i64| {
+            Row::new()
+                .with("status", status)
+                .with("gen", generation)
+                .with("total", 7)
+        };
+        let broken = |before: Row, after: Row| of_run("r", Some(&before), Some(&after)).is_some();
+        assert!(!broken(run("RUNNING", 0), run("FAILED", 0)));
+        assert!(!broken(run("FAILED", 0), run("RUNNING", 1)));
+        assert!(!broken(run("PAUSED", 1), run("RUNNING", 1)));
+        assert!(broken(run("FAILED", 0), run("RUNNING", 0)));
+        assert!(broken(run("SUCCEEDED", 0), run("FAILED", 0)));
+        assert!(broken(run("RUNNING", 0), run("RUNNING", 1)));
     }
 
     #[test]

@@ -104,6 +104,10 @@ impl QueueLink {
                 | Kind::Slow
                 | Kind::Ghost
                 | Kind::Rejected
+                | Kind::NoCapacity
+                | Kind::Partial
+                | Kind::NoResult
+                | Kind::OutOfMemory
                 | Kind::Dies
                 | Kind::CrashBefore
                 | Kind::CrashAfter,
@@ -165,6 +169,10 @@ impl Queue for QueueLink {
                     | Kind::Lost
                     | Kind::Doubled
                     | Kind::Ghost
+                    | Kind::NoCapacity
+                    | Kind::Partial
+                    | Kind::NoResult
+                    | Kind::OutOfMemory
                     | Kind::Dies,
                 )
                 | None => arriving.extend(Self::arriving(&mut ticket, message)),

@@ -40,7 +40,16 @@ pub struct TableModel {
     /// Writes to pages are refused as too fast until then.
     hot: Mutex<Tick>,
     broken: Mutex<Vec<String>>,
-    compared: Mutex<u64>,
+    compared: Mutex<Compared>,
+}
+
+/// How many writes of rows were compared with their former state.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Compared {
+    /// Of pages.
+    pub pages: u64,
+    /// Of runs.
+    pub runs: u64,
 }
 
 /// One request that changes something.
@@ -133,7 +142,7 @@ impl TableModel {
     }
 
     /// How many rows were compared with their former state.
-    pub fn compared(&self) -> u64 {
+    pub fn compared(&self) -> Compared {
         *lock(&self.compared)
     }
 
@@ -147,11 +156,13 @@ impl TableModel {
     async fn apply(&self, who: &Node, request: &Request) -> Result<Option<Row>, TableError> {
         let mut before = Vec::new();
         for write in request.writes() {
-            let of_page = write.key.pk.starts_with("page#");
-            before.push(match of_page {
-                true => self.base.get(&write.key, Consistency::Strong).await?,
-                false => None,
-            });
+            let is_watched = write.key.pk.starts_with("page#") || write.key.pk.starts_with("run#");
+            let row = if is_watched {
+                self.base.get(&write.key, Consistency::Strong).await?
+            } else {
+                None
+            };
+            before.push(row);
         }
         let result = match request {
             Request::Write(write) => self.base.write(write.clone()).await,
@@ -193,9 +204,20 @@ impl TableModel {
     async fn check(&self, request: &Request, before: Vec<Option<Row>>) -> Result<(), TableError> {
         for (write, before) in request.writes().iter().zip(before) {
             let key = &write.key;
+            let of_run = key.pk.starts_with("run#");
+            let of_page = key.pk.starts_with("page#");
+            let of_permits = key.pk.starts_with("permit#");
+            if !(of_run || of_page || of_permits) {
+                continue;
+            }
             let after = self.base.get(key, Consistency::Strong).await?;
-            if key.pk.starts_with("page#") {
-                *lock(&self.compared) += 1;
+            if of_run {
+                lock(&self.compared).runs += 1;
+                let name = key.to_string();
+                self.note(promises::of_run(&name, before.as_ref(), after.as_ref()));
+            }
+            if of_page && !key.sk.contains('#') {
+                lock(&self.compared).pages += 1;
                 let name = key.to_string();
                 self.note(promises::of_page(&name, before.as_ref(), after.as_ref()));
             }
@@ -313,6 +335,10 @@ impl TableLink {
                 | Kind::Doubled
                 | Kind::Ghost
                 | Kind::Rejected
+                | Kind::NoCapacity
+                | Kind::Partial
+                | Kind::NoResult
+                | Kind::OutOfMemory
                 | Kind::Dies
                 | Kind::CrashBefore
                 | Kind::CrashAfter,
