@@ -5,6 +5,7 @@
 //! it is asked to stop. What is promised of all of it is checked by whoever owns the cluster.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -38,6 +39,9 @@ use crate::watch::{Seen, Watch, WatchedExecutor};
 /// The run's name; there is one.
 pub const RUN: &str = "run-1";
 
+/// What the simulated handler fills its output up with.
+pub const FILLING: char = '~';
+
 /// Before a process tries again what the ledger did not answer.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
@@ -59,6 +63,9 @@ pub struct Behaviour {
     pub panics: u32,
     /// Takes ten times the longest.
     pub slow: u32,
+    /// Its output is as long as this, in bytes, if that is longer than its name.
+    #[serde(default)]
+    pub output_bytes: u32,
 }
 
 impl Behaviour {
@@ -72,6 +79,7 @@ impl Behaviour {
             throttled: 0,
             panics: 0,
             slow: 0,
+            output_bytes: 0,
         }
     }
 }
@@ -94,6 +102,7 @@ struct Inner {
     /// Crashed processes that are on their way back.
     coming_back: Mutex<u32>,
     watch: Arc<Watch>,
+    opened: AtomicU64,
 }
 
 /// The key that the input is read from; of none, all of them.
@@ -158,6 +167,7 @@ impl Cluster {
             processes: Mutex::default(),
             coming_back: Mutex::default(),
             watch,
+            opened: AtomicU64::default(),
         };
         let inner = Arc::new(inner);
         let cluster = Arc::downgrade(&inner);
@@ -214,6 +224,11 @@ impl Cluster {
     /// Result files.
     pub fn results(&self) -> &Arc<dyn Objects> {
         &self.inner.results
+    }
+
+    /// How many sessions were opened.
+    pub fn sessions_opened(&self) -> u64 {
+        self.inner.opened.load(Ordering::Relaxed)
     }
 
     /// What was seen of calls.
@@ -352,7 +367,10 @@ impl Cluster {
         if let Input::Object(object) = item.input() {
             self.read(&node, &item, object).await?;
         }
-        Ok(item.idempotency_key())
+        let mut output = item.idempotency_key();
+        let bytes = output.len().max(behaviour.output_bytes as usize);
+        output.extend(std::iter::repeat_n(FILLING, bytes - output.len()));
+        Ok(output)
     }
 
     /// Reads the object as it was listed, as every executor of objects does.
@@ -523,6 +541,7 @@ impl Process {
             inner.settings,
         );
         lock(&self.state).env = Some(env.clone());
+        inner.opened.fetch_add(1, Ordering::Relaxed);
         self.node.trace(&format_args!("session {session}"));
         let started = Session::start(env, self.lanes, self.node.name()).await;
         started.map_err(|error| error.to_string())

@@ -5,6 +5,7 @@
 //! Promises that show in single writes are checked where the writes land, in [`crate::services`].
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use trommel::core::id::{ItemId, SHARDS};
 use trommel::core::lane::Lane;
@@ -51,6 +52,19 @@ fn is_oracle(name: &str) -> bool {
     let (kind, number) = name.split_at(name.len().min(1));
     matches!(kind, "S" | "L") && !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit())
 }
+
+/// Service calls that an item may take, with its retries ("L6" of `pipeline/design.md`).
+const CALLS_AN_ITEM: u64 = 40;
+
+/// Service calls that an injected fault may cost more.
+const CALLS_A_FAULT: u64 = 20;
+
+/// Service calls to open a session, to learn where its run stands, and to close it.
+const CALLS_A_SESSION: u64 = 80;
+
+/// Calls of a process that waits: beats every 2 s, a look a second with its 16 tallies every 8 s, a sweep of
+/// 16 shards every 5 s, two lanes that are listened to.
+const IDLE_CALLS_A_SECOND: u64 = 10;
 
 /// How much each oracle compared.
 pub type Compared = BTreeMap<&'static str, u64>;
@@ -312,6 +326,23 @@ impl<'a> Oracle<'a> {
             });
             self.holds("S11", 1, broken);
         }
+    }
+
+    /// L6: no busy loop. So many calls an item, and an injected fault, may take; what waits may ask now and
+    /// then.
+    pub fn busy_loops(&mut self, workers: u32, passed: Duration) {
+        let injector = self.cluster.injector();
+        let items = self.cluster.watch().items();
+        let faults = injector.fired().len() as u64;
+        let waiting = u64::from(workers) * (passed.as_secs() + 1) * IDLE_CALLS_A_SECOND;
+        let sessions = self.cluster.sessions_opened();
+        let may =
+            CALLS_AN_ITEM * items + CALLS_A_FAULT * faults + CALLS_A_SESSION * sessions + waiting;
+        let calls = injector.calls();
+        let broken = (calls > may).then(|| {
+            format!("{calls} service calls for {items} items and {faults} faults in {passed:?}, {may} may")
+        });
+        self.holds("L6", calls, broken);
     }
 
     /// # Errors

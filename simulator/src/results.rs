@@ -8,7 +8,7 @@ use trommel::core::page::Mark;
 use trommel::ledger::{Held, RunRow};
 use trommel::shell::finalizer::Manifest;
 
-use crate::cluster::{Cluster, RUN};
+use crate::cluster::{Cluster, FILLING, RUN};
 
 /// An item by its name: the kind of file it stands in, and its output.
 pub(crate) type Items = BTreeMap<String, (String, Option<String>)>;
@@ -22,10 +22,13 @@ pub(crate) struct Found {
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Record {
     item: String,
     #[serde(default)]
     output: Option<String>,
+    #[serde(default)]
+    output_key: Option<String>,
 }
 
 async fn text_of(cluster: &Cluster, key: &str) -> Option<String> {
@@ -53,7 +56,13 @@ pub(crate) async fn read(cluster: &Cluster) -> Option<Found> {
             };
             for line in text.lines() {
                 let record: Record = serde_json::from_str(line).expect("the pipeline wrote it");
-                let former = items.insert(record.item.clone(), (kind.clone(), record.output));
+                let mut output = record.output;
+                if let Some(key) = &record.output_key {
+                    let text = text_of(cluster, key).await;
+                    output = text.and_then(|text| serde_json::from_str(&text).ok());
+                }
+                let said = output.map(|text| text.trim_end_matches(FILLING).to_owned());
+                let former = items.insert(record.item.clone(), (kind.clone(), said));
                 if former.is_some() {
                     problems.push(format!("{} stands there twice", record.item));
                 }

@@ -102,6 +102,7 @@ pub fn run_with(scenario: &Scenario, text: Text, crash_at: Option<(u64, Kind)>) 
     let halted = stage.play(&mut oracle, crash_at).err();
     oracle.at_any_time();
     // Each of them may end a session, or make an outcome's writing fail for long.
+    oracle.busy_loops(scenario.workers, sim.now().since(Tick::default()));
     let losses = cluster.injector().fired().len() + scenario.troubles.len();
     oracle.retries(scenario.tuning.retries, losses as u64);
     let status = stage.status().ok();
@@ -129,6 +130,13 @@ pub fn run_with(scenario: &Scenario, text: Text, crash_at: Option<(u64, Kind)>) 
     }
 }
 
+/// What a redrive meets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Weather {
+    Calm,
+    Stormy,
+}
+
 struct Stage<'a> {
     scenario: &'a Scenario,
     sim: &'a Simulation,
@@ -146,8 +154,14 @@ impl Stage<'_> {
         self.chaos()?;
         self.heal();
         self.come_to_rest(oracle)?;
-        for _ in 0..self.scenario.redrives {
-            if !self.redrive(oracle)? {
+        // All but the last come with faults; the last must converge.
+        for left in (0..self.scenario.redrives).rev() {
+            let weather = if left == 0 {
+                Weather::Calm
+            } else {
+                Weather::Stormy
+            };
+            if !self.redrive(oracle, weather)? {
                 break;
             }
         }
@@ -410,7 +424,7 @@ impl Stage<'_> {
     }
 
     /// False if there is nothing to redrive.
-    fn redrive(&mut self, oracle: &mut Oracle<'_>) -> Result<bool, Halt> {
+    fn redrive(&mut self, oracle: &mut Oracle<'_>, weather: Weather) -> Result<bool, Halt> {
         let (ledger, run) = (self.cluster.ledger(), self.cluster.run());
         let row = self.sim.block_on(async { ledger.run(&run).await })?;
         let row = row.expect("the run has a row");
@@ -446,17 +460,29 @@ impl Stage<'_> {
         }
         self.probe("a run was redriven");
         self.sim.trace(&"redriven");
-        self.cluster.set_behaviour(Behaviour {
-            flaky: 0,
-            bad: 0,
-            throttled: 0,
-            panics: 0,
-            slow: 0,
-            ..self.scenario.handler
-        });
+        match weather {
+            Weather::Calm => self.cluster.set_behaviour(Behaviour {
+                flaky: 0,
+                bad: 0,
+                throttled: 0,
+                panics: 0,
+                slow: 0,
+                ..self.scenario.handler
+            }),
+            Weather::Stormy => {
+                self.probe("a redrive met faults");
+                self.cluster.set_faults(self.scenario.faults.source());
+            }
+        }
         self.start_all();
+        if weather == Weather::Stormy {
+            self.storm(Duration::from_secs(self.scenario.chaos_seconds / 2))?;
+        }
         self.come_to_rest(oracle)?;
         oracle.redriven(&before, row.state.generation.0 + 1);
+        if weather == Weather::Stormy {
+            return Ok(true);
+        }
         let after = self.sim.block_on(async { ledger.run(&run).await })?;
         let after = after.expect("the run has a row");
         let succeeded = oracle.succeeded()?.len() as u64;
@@ -469,6 +495,16 @@ impl Stage<'_> {
         });
         oracle.note("L5", broken);
         Ok(true)
+    }
+
+    /// Faults for so long, or until everybody left.
+    fn storm(&mut self, length: Duration) -> Result<(), Halt> {
+        let healed = self.sim.now() + length;
+        while self.sim.now() < healed && !self.all_over() {
+            self.sim.run_for(LOOK_EVERY)?;
+        }
+        self.heal();
+        Ok(())
     }
 
     /// L4: once a session lives that buries the dead, nothing is lent.

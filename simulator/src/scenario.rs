@@ -233,7 +233,7 @@ fn rates(chance: &Stream, profile: Profile) -> Rates {
     let mut rates = Rates::new();
     for kind in Kind::ALL {
         let takes_part = chance.chance(600_000);
-        let often = 1_000 + chance.below(40_000) as u32;
+        let often = 1_000 + chance.below(50_000) as u32;
         let rate = match profile {
             Profile::Swarm if takes_part => often,
             Profile::Low => 1_500,
@@ -342,6 +342,7 @@ impl Scenario {
             slow: rate(50_000),
             shortest: Duration::from_millis(20),
             longest: Duration::from_millis(100 + chance.below(3_000)),
+            output_bytes: 0,
         };
         let tuning = Tuning {
             max_concurrency: 1 + chance.below(8) as u32,
@@ -352,6 +353,24 @@ impl Scenario {
             interval_ms: [0, 500, 8_000, 40_000][chance.below(4) as usize],
             pauses: chance.chance(150_000),
             results: chance.chance(300_000),
+        };
+        // Seldom, as it is slow: result files of several pieces, and outputs kept as objects of their own.
+        let (small, handler) = match chance.below(400) {
+            0 if tuning.results => (
+                40,
+                Behaviour {
+                    output_bytes: 250_000,
+                    ..handler
+                },
+            ),
+            1 if tuning.results => (
+                small.min(5),
+                Behaviour {
+                    output_bytes: 300_000,
+                    ..handler
+                },
+            ),
+            _ => (small, handler),
         };
         let lines = chance.chance(150_000);
         let items = small + large;
@@ -385,7 +404,7 @@ impl Scenario {
             troubles,
             faults: FaultSource::Swarm(rates(chance, profile)),
             chaos_seconds: 90,
-            redrives: u32::from(chance.chance(300_000)),
+            redrives: chance.below(8).saturating_sub(5) as u32,
             expect: None,
         }
     }

@@ -68,6 +68,13 @@ impl Watch {
         lock(&self.state).seen.clone()
     }
 
+    /// How many items were called.
+    pub fn items(&self) -> u64 {
+        let state = lock(&self.state);
+        let items: BTreeSet<ItemId> = state.seen.iter().map(|seen| seen.item).collect();
+        items.len() as u64
+    }
+
     /// How many calls run right now.
     pub fn running(&self) -> u32 {
         lock(&self.state).running.len() as u32
