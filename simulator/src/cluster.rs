@@ -103,6 +103,7 @@ struct Inner {
     coming_back: Mutex<u32>,
     watch: Arc<Watch>,
     opened: AtomicU64,
+    watchers: AtomicU64,
 }
 
 /// The key that the input is read from; of none, all of them.
@@ -168,6 +169,7 @@ impl Cluster {
             coming_back: Mutex::default(),
             watch,
             opened: AtomicU64::default(),
+            watchers: AtomicU64::default(),
         };
         let inner = Arc::new(inner);
         let cluster = Arc::downgrade(&inner);
@@ -188,9 +190,11 @@ impl Cluster {
         self.inner.service.spawn("restart", async move {
             let clock = cluster.inner.service.runtime().clock;
             clock.sleep(back_after).await;
-            let node = crashed.successor();
-            if node.incarnation() == crashed.incarnation() + 1 {
-                cluster.start(&node, former.lanes);
+            // Somebody may have started it meanwhile.
+            let latest = lock(&cluster.inner.processes).get(crashed.name()).cloned();
+            let same = |latest: Process| latest.node.incarnation() == crashed.incarnation();
+            if latest.is_some_and(same) {
+                cluster.start(&crashed.successor(), former.lanes);
             }
             *lock(&cluster.inner.coming_back) -= 1;
         });
@@ -264,7 +268,10 @@ impl Cluster {
     /// The ledger for those who watch: without faults, without delay.
     pub fn ledger(&self) -> Ledger {
         let runtime = self.inner.service.runtime();
-        Ledger::new(self.inner.table.quiet(), runtime, SessionId::new("watcher"))
+        // Its writes are named after it, and no two writes may have one name.
+        let number = self.inner.watchers.fetch_add(1, Ordering::Relaxed);
+        let watcher = SessionId::new(format!("watcher-{number}"));
+        Ledger::new(self.inner.table.quiet(), runtime, watcher)
     }
 
     /// All calls so far.

@@ -43,11 +43,15 @@ pub(super) async fn settle(
     env: &Env,
     run: &RunHandle,
     writers: &Writers,
-    mut entries: Vec<Entry>,
+    entries: Vec<Entry>,
 ) -> Vec<(u64, SettleEnd)> {
-    let stretches = write_outputs(env, run, writers, &mut entries).await;
-    keep_evidence(env, run, &entries).await;
     let ids: Vec<u64> = entries.iter().map(|entry| entry.page).collect();
+    // An outcome without its output or its evidence is worse than one that is made again by others.
+    let written = write_outputs(env, run, writers, &entries).await;
+    let kept = written.is_some() && keep_evidence(env, run, &entries).await;
+    let Some(stretches) = written.filter(|_| kept) else {
+        return ids.into_iter().map(|id| (id, SettleEnd::Lost)).collect();
+    };
     let settlements: Vec<Settlement> = entries
         .into_iter()
         .zip(stretches)
@@ -90,24 +94,24 @@ fn classes(env: &Env, evidence: &[Evidence]) -> Vec<String> {
         .collect()
 }
 
-/// Writes the group's outputs as one stretch of bytes; answers each page's own stretch.
+/// Writes the group's outputs as one stretch of bytes; answers each page's own stretch. None if the session
+/// ends first.
 async fn write_outputs(
     env: &Env,
     run: &RunHandle,
     writers: &Writers,
-    entries: &mut [Entry],
-) -> Vec<Option<String>> {
+    entries: &[Entry],
+) -> Option<Vec<Option<String>>> {
     let mut bytes = Vec::new();
     let mut ranges = Vec::new();
-    for entry in entries.iter() {
+    for entry in entries {
         let begin = bytes.len();
         for (index, json) in &entry.news.outputs {
             let page = &entry.held.page;
             let item = page.id.origin(*index);
             if json.len() > OUTPUT_INLINE_BYTES_MAX {
-                if let Some(large) = write_large(env, run, item, page.generation, json).await {
-                    outputs::encode_large(&mut bytes, item, &large);
-                }
+                let large = write_large(env, run, item, page.generation, json).await?;
+                outputs::encode_large(&mut bytes, item, &large);
             } else if let Err(error) = outputs::encode(&mut bytes, item, json) {
                 tracing::error!(%item, %error, "an executor answered junk as output; it is left out");
             }
@@ -115,7 +119,7 @@ async fn write_outputs(
         ranges.push(begin..bytes.len());
     }
     if bytes.is_empty() {
-        return vec![None; entries.len()];
+        return Some(vec![None; entries.len()]);
     }
     let bytes = bytes::Bytes::from(bytes);
     let mut writers = writers.lock().await;
@@ -127,7 +131,7 @@ async fn write_outputs(
             Ok(place) => break place,
             Err(error) if env.kill.is_cancelled() => {
                 tracing::warn!(run = %run.id, %error, "left without writing outputs");
-                return vec![None; entries.len()];
+                return None;
             }
             Err(error) => {
                 tracing::error!(run = %run.id, %error, "outputs cannot be written, trying again");
@@ -139,7 +143,7 @@ async fn write_outputs(
         let length = range.len();
         (length > 0).then(|| outputs::stretch(&name, offset + range.start as u64, length))
     };
-    ranges.into_iter().map(stretch).collect()
+    Some(ranges.into_iter().map(stretch).collect())
 }
 
 /// Writes a large output; none if the session ends first.
@@ -165,7 +169,8 @@ async fn write_large(
     }
 }
 
-async fn keep_evidence(env: &Env, run: &RunHandle, entries: &[Entry]) {
+/// Keeps what is known of failures; false if the session ends first.
+async fn keep_evidence(env: &Env, run: &RunHandle, entries: &[Entry]) -> bool {
     let mut rows = Vec::new();
     for entry in entries {
         let page = &entry.held.page;
@@ -182,10 +187,11 @@ async fn keep_evidence(env: &Env, run: &RunHandle, entries: &[Entry]) {
     while let Err(error) = env.ledger.keep_failures(&run.id, &rows).await {
         tracing::warn!(run = %run.id, %error, "evidence is not kept yet, trying again");
         if env.kill.is_cancelled() {
-            return;
+            return false;
         }
         env.runtime.clock.sleep(AGAIN_AFTER).await;
     }
+    true
 }
 
 fn row(
