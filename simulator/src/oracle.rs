@@ -10,7 +10,7 @@ use std::time::Duration;
 use trommel::core::id::{ItemId, SHARDS};
 use trommel::core::lane::Lane;
 use trommel::core::outcome::Outcome;
-use trommel::core::page::PageStatus;
+use trommel::core::page::{Mark, PageStatus};
 use trommel::core::run::RunStatus;
 use trommel::ledger::{Held, RunRow, SessionStatus};
 use trommel::shell::report::{self, Audit};
@@ -212,16 +212,40 @@ impl<'a> Oracle<'a> {
     /// # Errors
     /// The world could not go on.
     pub fn succeeded(&self) -> Result<BTreeSet<ItemId>, Halt> {
-        let mut succeeded = BTreeSet::new();
+        self.items(|outcome| outcome == Some(Outcome::Succeeded))
+    }
+
+    /// The items that failed so far.
+    ///
+    /// # Errors
+    /// The world could not go on.
+    pub fn failed(&self) -> Result<BTreeSet<ItemId>, Halt> {
+        self.items(|outcome| outcome.is_some_and(Outcome::is_failure))
+    }
+
+    /// L5, of a redrive of what failed: it does not end before all of that is settled again.
+    ///
+    /// # Errors
+    /// The world could not go on.
+    pub fn settled_again(&mut self, failed: &BTreeSet<ItemId>) -> Result<(), Halt> {
+        let pending = self.items(|outcome| outcome.is_none())?;
+        let left = failed.intersection(&pending).next();
+        let broken = left.map(|item| format!("the redrive of what failed left out {item}"));
+        self.holds("L5", failed.len() as u64, broken);
+        Ok(())
+    }
+
+    fn items(&self, are: impl Fn(Option<Outcome>) -> bool) -> Result<BTreeSet<ItemId>, Halt> {
+        let mut items = BTreeSet::new();
         for held in self.pages()? {
             for (index, item) in held.page.items.iter().enumerate() {
-                if item.mark.outcome() == Some(Outcome::Succeeded) {
+                if item.mark != Mark::Moved && are(item.mark.outcome()) {
                     let index = u8::try_from(index).expect("a page has 100 items");
-                    succeeded.insert(held.page.id.origin(index));
+                    items.insert(held.page.id.origin(index));
                 }
             }
         }
-        Ok(succeeded)
+        Ok(items)
     }
 
     /// S7: what had succeeded `before` the redrive was not called in it.
@@ -332,7 +356,7 @@ impl<'a> Oracle<'a> {
     /// then.
     pub fn busy_loops(&mut self, workers: u32, passed: Duration) {
         let injector = self.cluster.injector();
-        let items = self.cluster.watch().items();
+        let items = self.cluster.watch().items_run();
         let faults = injector.fired().len() as u64;
         let waiting = u64::from(workers) * (passed.as_secs() + 1) * IDLE_CALLS_A_SECOND;
         let sessions = self.cluster.sessions_opened();

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use trommel::core::redrive::Selection;
 use trommel::core::run::{RunEvent, RunStatus, Wish};
 use trommel::core::time::Tick;
 use trommel::ledger::Redrive;
@@ -356,10 +357,9 @@ impl Stage<'_> {
         if row.state.status != RunStatus::Paused {
             return Ok(());
         }
-        let event = RunEvent::Resume(None);
         let resumed = self
             .sim
-            .block_on(async { ledger.change_run(&row, &event, None).await })?;
+            .block_on(async { ledger.resume(&row, None).await })?;
         if resumed.is_ok() {
             self.probe("a run was resumed");
             self.start_all();
@@ -373,13 +373,19 @@ impl Stage<'_> {
         Ok(row.map_or(RunStatus::Running, |row| row.state.status))
     }
 
+    fn until_all_left(&self, latest: Tick) -> Result<(), Halt> {
+        while !self.all_over() && self.sim.now() < latest {
+            self.sim.run_for(LOOK_EVERY)?;
+        }
+        Ok(())
+    }
+
     /// Everybody leaves in time, and what they leave keeps every promise.
     fn come_to_rest(&mut self, oracle: &mut Oracle<'_>) -> Result<(), Halt> {
         let latest = self.sim.now() + CALM_MAX;
+        self.resumed = 0;
         loop {
-            while !self.all_over() && self.sim.now() < latest {
-                self.sim.run_for(LOOK_EVERY)?;
-            }
+            self.until_all_left(latest)?;
             let status = self.status()?;
             if self.sim.now() >= latest || self.resumed >= RESUMES_MAX {
                 break;
@@ -447,10 +453,13 @@ impl Stage<'_> {
                 }
             })?;
         }
-        let redrive = Redrive {
-            refresh,
-            ..Redrive::default()
+        let failed_only = self.scenario.redrive_failed_only && weather == Weather::Calm;
+        let selection = Selection {
+            pending: failed_only.then_some(false),
+            ..Selection::default()
         };
+        let redrive = Redrive { selection, refresh };
+        let failed = oracle.failed()?;
         let event = RunEvent::Redrive;
         let changed = self
             .sim
@@ -475,8 +484,14 @@ impl Stage<'_> {
             }
         }
         self.start_all();
-        if weather == Weather::Stormy {
-            self.storm(Duration::from_secs(self.scenario.chaos_seconds / 2))?;
+        match weather {
+            Weather::Stormy => self.storm(Duration::from_secs(self.scenario.chaos_seconds / 2))?,
+            Weather::Calm if failed_only => {
+                self.until_all_left(self.sim.now() + CALM_MAX)?;
+                self.probe("a redrive took only what had failed");
+                oracle.settled_again(&failed)?;
+            }
+            Weather::Calm => {}
         }
         self.come_to_rest(oracle)?;
         oracle.redriven(&before, row.state.generation.0 + 1);

@@ -60,6 +60,9 @@ pub struct Scenario {
     pub chaos_seconds: u64,
     /// How often the run is redriven, once it ended with something to redrive.
     pub redrives: u32,
+    /// The last redrive takes what failed, and nothing that is pending.
+    #[serde(default)]
+    pub redrive_failed_only: bool,
     /// What this scenario is kept for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expect: Option<Expect>,
@@ -405,6 +408,7 @@ impl Scenario {
             faults: FaultSource::Swarm(rates(chance, profile)),
             chaos_seconds: 90,
             redrives: chance.below(8).saturating_sub(5) as u32,
+            redrive_failed_only: chance.chance(300_000),
             expect: None,
         }
     }

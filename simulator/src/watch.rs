@@ -68,10 +68,11 @@ impl Watch {
         lock(&self.state).seen.clone()
     }
 
-    /// How many items were called.
-    pub fn items(&self) -> u64 {
+    /// How many items were called, each as often as generations called it.
+    pub fn items_run(&self) -> u64 {
         let state = lock(&self.state);
-        let items: BTreeSet<ItemId> = state.seen.iter().map(|seen| seen.item).collect();
+        let seen = state.seen.iter();
+        let items: BTreeSet<_> = seen.map(|seen| (seen.item, seen.generation)).collect();
         items.len() as u64
     }
 

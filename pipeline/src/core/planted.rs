@@ -79,11 +79,19 @@ pub enum Bug {
     VerdictDuringRedrive,
     /// A change of the run does not look whether it changed meanwhile (S3, S6).
     RunChangesUnchained,
+    /// Outcomes are settled although their outputs could not be written (S2).
+    OutputsForgotten,
+    /// Result files do not wait for sessions that still settle (S2).
+    CompiledWhileHeld,
+    /// Items run on their objects as they are now, unasked (S8).
+    RefreshUnasked,
+    /// A sweep follows the other at once (L6).
+    SweepsWithoutPause,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 40] = [
         Self::UnfencedWrites,
         Self::LeaseKeepsEpoch,
         Self::PagesMadeTwice,
@@ -120,6 +128,10 @@ impl Bug {
         Self::RedriveReopensSuccesses,
         Self::VerdictDuringRedrive,
         Self::RunChangesUnchained,
+        Self::OutputsForgotten,
+        Self::CompiledWhileHeld,
+        Self::RefreshUnasked,
+        Self::SweepsWithoutPause,
     ];
 
     /// Its name on the command line.
@@ -161,6 +173,10 @@ impl Bug {
             Self::RedriveReopensSuccesses => "redrive-reopens-successes",
             Self::VerdictDuringRedrive => "verdict-during-redrive",
             Self::RunChangesUnchained => "run-changes-unchained",
+            Self::SweepsWithoutPause => "sweeps-without-pause",
+            Self::RefreshUnasked => "refresh-unasked",
+            Self::CompiledWhileHeld => "compiled-while-held",
+            Self::OutputsForgotten => "outputs-forgotten",
         }
     }
 

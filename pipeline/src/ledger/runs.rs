@@ -318,22 +318,24 @@ impl Ledger {
         }
     }
 
-    /// Takes up what a selective redrive had left pending.
-    pub async fn take_pending(&self, row: &RunRow) -> Result<(), LedgerError> {
-        let Some(redrive) = &row.redrive else {
-            return Ok(());
-        };
-        let mut redrive = redrive.clone();
-        redrive.selection.pending = Some(true);
-        let generation = i64::from(row.state.generation.0);
-        let when = vec![Condition::Equals("gen".into(), generation.into())];
-        let updates = vec![
-            Update::Set("redrive".into(), json(&redrive).into()),
-            Update::Set("redrivePart".into(), 0.into()),
-        ];
-        self.write(Write::update(keys::run(&row.id), when, updates))
+    /// A run that is PAUSED goes on, judged by `limits` if some are given. After a selective redrive that means
+    /// what it had left pending, in the same write: another resume would find the selection done again.
+    ///
+    /// # Errors
+    /// As [`Ledger::change_run`].
+    pub async fn resume(
+        &self,
+        row: &RunRow,
+        limits: Option<Limits>,
+    ) -> Result<RunChange, LedgerError> {
+        let selection_done = matches!(row.state.reason, Some(Reason::SelectionDone { .. }));
+        let redrive = row.redrive.clone().filter(|_| selection_done);
+        let redrive = redrive.map(|mut redrive| {
+            redrive.selection.pending = Some(true);
+            redrive
+        });
+        self.change_run(row, &RunEvent::Resume(limits), redrive.as_ref())
             .await
-            .map(|_| ())
     }
 
     /// Replaces the stored job and how the run is judged (`--job FILE`).

@@ -46,7 +46,11 @@ pub(super) async fn sweep(env: &Env) {
         }
         memory.sweeps += 1;
         let took = env.runtime.clock.tick().since(begun);
-        let pause = env.settings.sweep_every.max(took * SHARE);
+        let pause = if is_planted(Bug::SweepsWithoutPause) {
+            took
+        } else {
+            env.settings.sweep_every.max(took * SHARE)
+        };
         // What a crash left is looked for as soon as its run is known.
         tokio::select! {
             biased;

@@ -179,16 +179,7 @@ pub(super) async fn resume(global: &Global, args: ResumeArgs) -> Result<Exit, Cl
         tolerance: tolerance.unwrap_or(row.state.limits.tolerance),
         breach_stops: stops,
     });
-    if row.state.status == RunStatus::Paused
-        && matches!(row.state.reason, Some(Reason::SelectionDone { .. }))
-    {
-        at.ledger.take_pending(&row).await?;
-    }
-    match at
-        .ledger
-        .change_run(&row, &RunEvent::Resume(limits), None)
-        .await
-    {
+    match at.ledger.resume(&row, limits).await {
         Ok(_) => {}
         Err(LedgerError::Run(RunRefusal::NeedsBudget(reason))) => {
             let id = &row.id;

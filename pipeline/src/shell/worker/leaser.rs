@@ -11,6 +11,7 @@ use crate::core::id::{Generation, PageId, RunId};
 use crate::core::item::Input;
 use crate::core::lane::Lane;
 use crate::core::page::Refusal;
+use crate::core::planted::{Bug, is_planted};
 use crate::ledger::{Held, LedgerError};
 use crate::ports::queue::Handle;
 use crate::ports::{Message, ObjectsError, Queue, QueueError};
@@ -287,7 +288,7 @@ async fn inputs_of(env: &Env, run: &RunHandle, held: &Held) -> Result<Vec<Arc<In
             inputs.push(input.clone());
         }
     }
-    if run.now().refresh {
+    if run.now().refresh || is_planted(Bug::RefreshUnasked) {
         for input in &mut inputs {
             refresh(run, input).await?;
         }
