@@ -9,7 +9,7 @@ pub mod adapters;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod core;
-#[cfg(feature = "cli")]
+#[cfg(feature = "job-file")]
 pub mod job_file;
 pub mod ledger;
 pub mod ports;

@@ -9,6 +9,7 @@
 //! happened. [`services`] are what nodes share, with faults; [`cluster`] puts the real shell on nodes.
 
 pub mod bugs;
+pub mod builder;
 pub mod cli;
 pub mod cluster;
 pub mod corpus;
@@ -17,6 +18,7 @@ pub mod exec;
 pub mod halt;
 pub mod node;
 pub mod oracle;
+pub mod own;
 pub mod point;
 pub mod report;
 mod results;
@@ -30,8 +32,10 @@ pub mod simulation;
 pub mod trace;
 pub mod watch;
 
+pub use builder::{BadDay, Builder, Verdict};
 pub use cluster::Cluster;
 pub use entropy::{Seed, Stream};
 pub use halt::{Halt, Limits, Panicked};
 pub use node::Node;
+pub use own::{Ended, EndedItem, Subject};
 pub use simulation::Simulation;

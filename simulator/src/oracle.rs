@@ -17,6 +17,7 @@ use trommel::shell::report::{self, Audit};
 
 use crate::cluster::Cluster;
 use crate::halt::Halt;
+use crate::own::{Ended, EndedItem, Own};
 use crate::results;
 use crate::simulation::Simulation;
 
@@ -73,22 +74,29 @@ pub type Compared = BTreeMap<&'static str, u64>;
 pub struct Oracle<'a> {
     sim: &'a Simulation,
     cluster: &'a Cluster,
-    /// How many of the first objects are small.
-    small: u64,
+    /// Whether each item is small enough for the function lane, in the order of the input.
+    is_small: Vec<bool>,
+    outputs_known: bool,
     compared: Compared,
     found: Vec<Violation>,
 }
 
 impl<'a> Oracle<'a> {
     /// Nothing looked at yet.
-    pub fn new(sim: &'a Simulation, cluster: &'a Cluster, small: u64) -> Self {
+    pub fn new(sim: &'a Simulation, cluster: &'a Cluster, is_small: Vec<bool>) -> Self {
         Self {
-            small,
+            is_small,
+            outputs_known: true,
             sim,
             cluster,
             compared: Compared::new(),
             found: Vec::new(),
         }
+    }
+
+    /// The handler is not the simulated one: what it answers is its own business.
+    pub fn outputs_are_not_known(&mut self) {
+        self.outputs_known = false;
     }
 
     /// What was found, and how much was looked at.
@@ -265,12 +273,13 @@ impl<'a> Oracle<'a> {
         }
     }
 
-    /// S8: what a handler read is what was listed under its name, or looked up again since.
+    /// S8: what a handler read is what was listed under its name; a redrive may look it up again.
     fn versions(&mut self) {
         let watch = self.cluster.watch();
-        let listed = watch.states_listed();
+        let (listed, looked_up) = (watch.states_listed(), watch.states_looked_up());
         for (item, generation, state) in watch.states_read() {
-            let broken = (!listed.contains(&state)).then(|| {
+            let again = generation.0 > 0 && looked_up.contains(&state);
+            let broken = (!again && !listed.contains(&state)).then(|| {
                 format!("{item} read state {state} of its object in generation {generation}, which no listing named")
             });
             self.holds("S8", 1, broken);
@@ -291,7 +300,12 @@ impl<'a> Oracle<'a> {
             self.holds("S2", 1, Some(seen));
             return Ok(());
         };
-        let wanted = results::wanted(pages);
+        let mut wanted = results::wanted(pages);
+        let mut found = found;
+        if !self.outputs_known {
+            wanted.values_mut().for_each(|(_, output)| *output = None);
+            found.forget_outputs();
+        }
         let broken = results::difference(&wanted, &found, row);
         self.holds("S2", wanted.len() as u64, broken);
         Ok(())
@@ -314,16 +328,17 @@ impl<'a> Oracle<'a> {
         self.holds("L4", pages.len() as u64, broken);
     }
 
-    /// Large objects are never in the function lane, and alone in the other. Small ones come first in the
-    /// input: an item's place in its part says what it is.
+    /// Large objects are never in the function lane, and alone in the other. A simulated input is one part: an
+    /// item's place in it says what it is.
     fn lanes(&mut self, pages: &[Held]) {
         for held in pages {
             let page = &held.page;
             let alone = page.lane == Lane::Function || page.items.len() == 1;
             let mut broken = (!alone).then(|| format!("{} has company", page.id));
             let stretches = page.stretches.iter();
-            let behind = stretches.map(|stretch| u64::from(stretch.first + stretch.items));
-            let large = behind.max().is_some_and(|end| end > self.small);
+            let mut items =
+                stretches.flat_map(|stretch| stretch.first..stretch.first + stretch.items);
+            let large = items.any(|item| self.is_small.get(item as usize) == Some(&false));
             if page.lane == Lane::Function && large {
                 broken = Some(format!(
                     "{} holds a large item on the function lane",
@@ -367,6 +382,48 @@ impl<'a> Oracle<'a> {
             format!("{calls} service calls for {items} items and {faults} faults in {passed:?}, {may} may")
         });
         self.holds("L6", calls, broken);
+    }
+
+    /// What the owner of the handler says must hold.
+    pub(crate) fn holds_for_its_owner(&mut self, own: &Own, status: RunStatus) {
+        let Ok(pages) = self.pages() else { return };
+        let ended = self.ended(own.data.len(), status, &pages);
+        let broken = (own.subject.holds)(&ended).err();
+        self.holds("yours", ended.items.len() as u64, broken);
+    }
+
+    fn ended(&self, items: usize, status: RunStatus, pages: &[Held]) -> Ended {
+        let nothing = EndedItem {
+            outcome: None,
+            calls: 0,
+        };
+        let mut ended = vec![nothing; items];
+        let mut places: BTreeMap<ItemId, usize> = BTreeMap::new();
+        for held in pages.iter().filter(|held| held.page.id.escalated.is_none()) {
+            let stretches = held.page.stretches.iter();
+            let of_part =
+                stretches.flat_map(|stretch| stretch.first..stretch.first + stretch.items);
+            for (index, place) in (0..).zip(of_part) {
+                places.insert(held.page.id.origin(index), place as usize);
+            }
+        }
+        for held in pages {
+            for (index, item) in (0..).zip(&held.page.items) {
+                let place = places.get(&held.page.id.origin(index));
+                if let Some(place) = place.filter(|_| item.mark != Mark::Moved) {
+                    ended[*place].outcome = item.mark.outcome();
+                }
+            }
+        }
+        for call in self.cluster.calls() {
+            if let Some(place) = places.get(&call.item) {
+                ended[*place].calls += 1;
+            }
+        }
+        Ended {
+            status,
+            items: ended,
+        }
     }
 
     /// # Errors

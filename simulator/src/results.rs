@@ -76,6 +76,15 @@ pub(crate) async fn read(cluster: &Cluster) -> Option<Found> {
     })
 }
 
+impl Found {
+    /// Leaves out what handlers answered.
+    pub(crate) fn forget_outputs(&mut self) {
+        for (_, output) in self.items.values_mut() {
+            *output = None;
+        }
+    }
+}
+
 /// What must stand there, by the pages.
 pub(crate) fn wanted(pages: &[Held]) -> Items {
     let mut items = Items::new();

@@ -1,6 +1,7 @@
 //! Carries out a scenario: chaos first, then everything is healed and the run must come to its end.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use trommel::core::redrive::Selection;
@@ -12,8 +13,9 @@ use trommel::shell::Settings;
 
 use crate::cluster::{Behaviour, Cluster, Process};
 use crate::halt::{Halt, Limits};
-use crate::node::Skew;
+use crate::node::{Node, Skew};
 use crate::oracle::{Compared, Oracle, Violation};
+use crate::own::{Data, Own};
 use crate::point::{Kind, Operation, Point};
 use crate::scenario::{self, Happening, LINES_KEY, Scenario, Trouble, Workload, worker};
 use crate::services::Source;
@@ -81,53 +83,116 @@ pub fn run(scenario: &Scenario, text: Text) -> Outcome {
     run_with(scenario, text, None)
 }
 
+/// A scenario and what else it follows from.
+pub(crate) struct Play<'a> {
+    pub(crate) scenario: &'a Scenario,
+    pub(crate) text: Text,
+    /// The caller of the so many-th service call dies before or after it.
+    pub(crate) crash_at: Option<(u64, Kind)>,
+    /// What a user brings instead of the simulated job, data and handler.
+    pub(crate) own: Option<Own>,
+}
+
 /// The same; the caller of the so many-th service call dies before or after it.
 pub fn run_with(scenario: &Scenario, text: Text, crash_at: Option<(u64, Kind)>) -> Outcome {
-    let limits = Limits {
-        steps_max: STEPS_MAX,
-        ..Limits::default()
-    };
-    let sim = Simulation::with_limits(scenario.seed, limits);
-    if text == Text::Hashed {
-        sim.forget_text();
-    }
-    let cluster = Cluster::new(&sim, scenario.job(), Settings::shared(), SHARED);
-    let mut stage = Stage {
+    Play {
         scenario,
-        sim: &sim,
-        cluster: &cluster,
-        resumed: 0,
-        probes: BTreeMap::new(),
-    };
-    let mut oracle = Oracle::new(&sim, &cluster, scenario.small());
-    let halted = stage.play(&mut oracle, crash_at).err();
-    oracle.at_any_time();
-    // Each of them may end a session, or make an outcome's writing fail for long.
-    oracle.busy_loops(scenario.workers, sim.now().since(Tick::default()));
-    let losses = cluster.injector().fired().len() + scenario.troubles.len();
-    oracle.retries(scenario.tuning.retries, losses as u64);
-    let status = stage.status().ok();
-    let probes = stage.probes;
-    let (mut found, compared) = oracle.finish();
-    if let Some(halt) = halted {
-        found.push(Violation::new("L2", halt.to_string()));
+        text,
+        crash_at,
+        own: None,
     }
-    if let Some(violation) = found.first() {
-        let Violation { oracle, seen } = violation;
-        sim.trace(&format_args!("BROKEN {oracle}: {seen}"));
+    .run()
+}
+
+impl Play<'_> {
+    fn cluster(&self, sim: &Simulation) -> Cluster {
+        let profile = (Settings::shared(), SHARED);
+        match self.own.clone() {
+            None => Cluster::new(sim, self.scenario.job(), profile.0, profile.1),
+            Some(own) => {
+                let job = own.job.clone();
+                let executors = move |_: &Cluster, node: &Node| own.executor(node);
+                Cluster::with_executors(sim, job, profile, Arc::new(executors))
+            }
+        }
     }
-    let injector = cluster.injector();
-    Outcome {
-        violation: found.into_iter().next(),
-        fired: injector.fired(),
-        status,
-        calls: injector.calls_by_operation(),
-        steps: sim.steps(),
-        compared,
-        trace_hash: sim.trace_hash(),
-        trace: sim.trace_text(),
-        virtual_time: sim.now().since(Tick::default()),
-        probes,
+
+    fn is_small(&self) -> Vec<bool> {
+        let Workload {
+            small,
+            large,
+            lines,
+        } = self.scenario.workload;
+        match &self.own {
+            Some(own) => own.is_small(),
+            None => (0..small + large)
+                .map(|number| lines || number < small)
+                .collect(),
+        }
+    }
+
+    pub(crate) fn run(self) -> Outcome {
+        let Self {
+            scenario,
+            text,
+            crash_at,
+            ..
+        } = self;
+        let limits = Limits {
+            steps_max: STEPS_MAX,
+            ..Limits::default()
+        };
+        let sim = Simulation::with_limits(scenario.seed, limits);
+        if text == Text::Hashed {
+            sim.forget_text();
+        }
+        let cluster = self.cluster(&sim);
+        let mut stage = Stage {
+            scenario,
+            own: self.own.as_ref(),
+            sim: &sim,
+            cluster: &cluster,
+            resumed: 0,
+            probes: BTreeMap::new(),
+        };
+        let mut oracle = Oracle::new(&sim, &cluster, self.is_small());
+        if self.own.is_some() {
+            oracle.outputs_are_not_known();
+        }
+        let halted = stage.play(&mut oracle, crash_at).err();
+        oracle.at_any_time();
+        // Each of them may end a session, or make an outcome's writing fail for long.
+        oracle.busy_loops(scenario.workers, sim.now().since(Tick::default()));
+        let losses = cluster.injector().fired().len() + scenario.troubles.len();
+        if self.own.is_none() {
+            oracle.retries(scenario.tuning.retries, losses as u64);
+        }
+        let status = stage.status().ok();
+        if let (Some(own), Some(status), None) = (&self.own, status, &halted) {
+            oracle.holds_for_its_owner(own, status);
+        }
+        let probes = stage.probes;
+        let (mut found, compared) = oracle.finish();
+        if let Some(halt) = halted {
+            found.push(Violation::new("L2", halt.to_string()));
+        }
+        if let Some(violation) = found.first() {
+            let Violation { oracle, seen } = violation;
+            sim.trace(&format_args!("BROKEN {oracle}: {seen}"));
+        }
+        let injector = cluster.injector();
+        Outcome {
+            violation: found.into_iter().next(),
+            fired: injector.fired(),
+            status,
+            calls: injector.calls_by_operation(),
+            steps: sim.steps(),
+            compared,
+            trace_hash: sim.trace_hash(),
+            trace: sim.trace_text(),
+            virtual_time: sim.now().since(Tick::default()),
+            probes,
+        }
     }
 }
 
@@ -140,6 +205,7 @@ enum Weather {
 
 struct Stage<'a> {
     scenario: &'a Scenario,
+    own: Option<&'a Own>,
     sim: &'a Simulation,
     cluster: &'a Cluster,
     resumed: u32,
@@ -196,19 +262,27 @@ impl Stage<'_> {
 
     /// Writes the so many-th object, for the first time or again.
     async fn put(&self, number: u64) {
-        let is_small = number < self.scenario.workload.small;
-        let bytes = if is_small { 10 } else { 1000 };
-        let key = scenario::object(number);
+        let (key, bytes) = match self.own.map(|own| &own.data) {
+            Some(Data::Objects(objects)) => objects[number as usize].clone(),
+            Some(Data::Lines(_)) | None => {
+                let is_small = number < self.scenario.workload.small;
+                let bytes = if is_small { 10 } else { 1000 };
+                (scenario::object(number), vec![0; bytes].into())
+            }
+        };
         let input = &self.cluster.stores().input;
-        let put = input.put(key.as_bytes(), vec![0; bytes].into()).await;
+        let put = input.put(key.as_bytes(), bytes).await;
         put.expect("memory takes all");
     }
 
     async fn put_lines(&self) {
         let workload = self.scenario.workload;
-        let lines: String = (0..workload.small + workload.large)
-            .map(|number| format!("{{\"number\":{number}}}\n"))
-            .collect();
+        let items = workload.small + workload.large;
+        let line = |number: u64| match self.own.map(|own| &own.data) {
+            Some(Data::Lines(lines)) => format!("{}\n", lines[number as usize]),
+            Some(Data::Objects(_)) | None => format!("{{\"number\":{number}}}\n"),
+        };
+        let lines: String = (0..items).map(line).collect();
         let input = &self.cluster.stores().input;
         let put = input.put(LINES_KEY.as_bytes(), lines.into()).await;
         put.expect("memory takes all");
@@ -495,7 +569,7 @@ impl Stage<'_> {
         }
         self.come_to_rest(oracle)?;
         oracle.redriven(&before, row.state.generation.0 + 1);
-        if weather == Weather::Stormy {
+        if weather == Weather::Stormy || self.own.is_some() {
             return Ok(true);
         }
         let after = self.sim.block_on(async { ledger.run(&run).await })?;

@@ -7,6 +7,7 @@ use crate::oracle::Violation;
 use crate::point::{Kind, Point};
 use crate::run::{Outcome, Text, run};
 use crate::scenario::{FaultSource, Scenario, Trouble};
+use crate::schedule::Schedule;
 
 /// Replays at most: a second or two of work.
 pub const REPLAYS_MAX: u32 = 2_000;
@@ -24,7 +25,8 @@ pub struct Shrunk {
     pub replays: u32,
 }
 
-struct Shrinker {
+struct Shrinker<'a> {
+    replay: Replay<'a>,
     oracle: String,
     best: Scenario,
     violation: Violation,
@@ -33,6 +35,18 @@ struct Shrinker {
 
 /// Shrinks a scenario that failed with this outcome; none if it passes when it is replayed.
 pub fn shrink(scenario: &Scenario, outcome: &Outcome) -> Option<Shrunk> {
+    shrink_by(scenario, outcome, &|scenario| run(scenario, Text::Hashed))
+}
+
+/// How a scenario is replayed.
+type Replay<'a> = &'a dyn Fn(&Scenario) -> Outcome;
+
+/// The same, replayed another way.
+pub(crate) fn shrink_by(
+    scenario: &Scenario,
+    outcome: &Outcome,
+    replay: Replay<'_>,
+) -> Option<Shrunk> {
     let violation = outcome.violation.clone()?;
     let best = Scenario {
         faults: FaultSource::Plan(outcome.fired.clone()),
@@ -40,6 +54,7 @@ pub fn shrink(scenario: &Scenario, outcome: &Outcome) -> Option<Shrunk> {
     };
     let size_before = best.size();
     let mut shrinker = Shrinker {
+        replay,
         oracle: violation.oracle.clone(),
         best: best.clone(),
         violation,
@@ -67,7 +82,7 @@ pub fn shrink(scenario: &Scenario, outcome: &Outcome) -> Option<Shrunk> {
     })
 }
 
-impl Shrinker {
+impl Shrinker<'_> {
     fn is_spent(&self) -> bool {
         self.replays >= REPLAYS_MAX
     }
@@ -78,7 +93,7 @@ impl Shrinker {
             return false;
         }
         self.replays += 1;
-        let outcome = run(&scenario, Text::Hashed);
+        let outcome = (self.replay)(&scenario);
         match outcome.violation {
             Some(violation) if violation.oracle == self.oracle => {
                 self.best = scenario;
@@ -173,5 +188,10 @@ impl Shrinker {
         self.with(|scenario| scenario.tuning.retries = 0);
         self.with(|scenario| scenario.tuning.batch = 1);
         self.with(|scenario| scenario.tuning.max_concurrency = 1);
+        self.with(|scenario| scenario.tuning.results = false);
+        self.with(|scenario| scenario.redrive_failed_only = false);
+        self.with(|scenario| scenario.clocks.clear());
+        // Tasks in the order in which they became ready: then their order does not matter.
+        self.with(|scenario| scenario.schedule = Schedule::Fifo);
     }
 }

@@ -49,8 +49,10 @@ struct State {
     most: u32,
     /// Which state of its object each item read, by generation.
     read: BTreeSet<(ItemId, Generation, String)>,
-    /// Which states of objects the pipeline was told of.
+    /// Which states of objects listings named.
     listed: BTreeSet<String>,
+    /// Which states of objects were looked up by name.
+    looked_up: BTreeSet<String>,
 }
 
 impl Watch {
@@ -92,7 +94,18 @@ impl Watch {
         lock(&self.state).read.insert((item, generation, pin));
     }
 
-    /// The pipeline was told of an object in this state.
+    /// The pipeline looked an object up, and was told this state.
+    pub fn looked_up(&self, object: &Object) {
+        let state = object.pin.etag.to_string();
+        lock(&self.state).looked_up.insert(state);
+    }
+
+    /// Which states of objects it was told so.
+    pub fn states_looked_up(&self) -> BTreeSet<String> {
+        lock(&self.state).looked_up.clone()
+    }
+
+    /// A listing named an object in this state.
     pub fn listed(&self, object: &Object) {
         let mut state = lock(&self.state);
         if !state.listed.contains(&*object.pin.etag) {
@@ -100,7 +113,7 @@ impl Watch {
         }
     }
 
-    /// Which states of objects it was told of.
+    /// Which states of objects listings named.
     pub fn states_listed(&self) -> BTreeSet<String> {
         lock(&self.state).listed.clone()
     }

@@ -43,12 +43,6 @@ impl ObjectsLink {
         self
     }
 
-    fn tell(&self, object: &Object) {
-        if let Some(watch) = &self.watch {
-            watch.listed(object);
-        }
-    }
-
     async fn sleep(&self, duration: Duration) {
         self.node.sleep(duration).await;
     }
@@ -103,14 +97,20 @@ impl Objects for ObjectsLink {
     ) -> Result<Listing, ObjectsError> {
         let list = self.base.list(prefix, after, limit);
         let listing = self.call(Operation::ObjectsList, prefix, list).await?;
-        listing.objects.iter().for_each(|object| self.tell(object));
+        if let Some(watch) = &self.watch {
+            for object in &listing.objects {
+                watch.listed(object);
+            }
+        }
         Ok(listing)
     }
 
     async fn head(&self, key: &[u8]) -> Result<Object, ObjectsError> {
         let head = self.base.head(key);
         let object = self.call(Operation::ObjectsHead, key, head).await?;
-        self.tell(&object);
+        if let Some(watch) = &self.watch {
+            watch.looked_up(&object);
+        }
         Ok(object)
     }
 

@@ -26,16 +26,14 @@ pub(crate) fn check(scenario: &Scenario, ended: bool) {
     );
     let (ledger, run) = (cluster.ledger(), cluster.run());
     let row = scenario.block_on(async { ledger.run(&run).await });
-    let small = cluster.stores().input.clone();
-    let listed = scenario.block_on(async { small.list(b"", None, 1000).await });
-    let is_small = |object: &&trommel::core::item::Object| object.size_bytes == SMALL_BYTES;
-    let small = listed
-        .expect("memory lists all")
-        .objects
+    let input = cluster.stores().input.clone();
+    let listed = scenario.block_on(async { input.list(b"", None, 1000).await });
+    let objects = listed.expect("memory lists all").objects;
+    let is_small = objects
         .iter()
-        .filter(is_small)
-        .count();
-    let mut oracle = Oracle::new(&scenario.sim, cluster, small as u64);
+        .map(|object| object.size_bytes == SMALL_BYTES);
+    let is_small = is_small.collect();
+    let mut oracle = Oracle::new(&scenario.sim, cluster, is_small);
     oracle.at_any_time();
     oracle
         .at_rest(&row.expect("the run has a row"))
