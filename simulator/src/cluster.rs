@@ -324,6 +324,12 @@ impl Cluster {
             Ok(item.idempotency_key())
         };
         let dies = ticket.dice.chance(behaviour.panics) || ticket.is(Kind::Dies);
+        let said = match &result {
+            _ if dies => "Crashed",
+            Ok(_) => "success",
+            Err(failure) => failure.class.as_str(),
+        };
+        node.trace(&format_args!("ends {}: {said}", item.id));
         call.end(result.is_ok() && !dies, flaky && !dies);
         if ticket.is(Kind::CrashAfter) {
             return injector.crash(&node, &mut ticket).await;
@@ -336,11 +342,12 @@ impl Cluster {
 /// A call under way; it is over when this is dropped, by a crash too.
 struct Watched<'a> {
     inner: &'a Inner,
+    node: &'a Node,
     index: usize,
 }
 
 impl<'a> Watched<'a> {
-    fn begin(inner: &'a Inner, node: &Node, item: &HandlerItem) -> Self {
+    fn begin(inner: &'a Inner, node: &'a Node, item: &HandlerItem) -> Self {
         let process = lock(&inner.processes).get(node.name()).cloned();
         let session = process.and_then(|process| process.session());
         let session = session.unwrap_or_else(|| SessionId::new("of no process"));
@@ -367,7 +374,7 @@ impl<'a> Watched<'a> {
         }
         drop(watch);
         node.trace(&format_args!("calls {} attempt {}", item.id, item.attempt));
-        Self { inner, index }
+        Self { inner, node, index }
     }
 
     fn end(&self, succeeded: bool, flaky: bool) {
@@ -379,7 +386,13 @@ impl<'a> Watched<'a> {
 
 impl Drop for Watched<'_> {
     fn drop(&mut self) {
-        lock(&self.inner.watch).running.remove(&self.index);
+        let mut watch = lock(&self.inner.watch);
+        watch.running.remove(&self.index);
+        let seen = &watch.seen[self.index];
+        // A crash says so itself.
+        if seen.succeeded.is_none() && self.node.is_alive() {
+            self.node.trace(&format_args!("drops {}", seen.item));
+        }
     }
 }
 

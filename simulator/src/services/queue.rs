@@ -172,6 +172,9 @@ impl Queue for QueueLink {
         }
         let mut ticket = unclear.unwrap_or_else(|| Ticket::calm());
         self.go(&mut ticket).await?;
+        for message in &arriving {
+            self.node.trace(&format_args!("sent {}", message.body));
+        }
         if !arriving.is_empty() {
             self.model.base.send(arriving).await?;
         }
