@@ -25,6 +25,7 @@ pub mod search;
 pub mod services;
 pub mod shrink;
 pub mod simulation;
+pub mod swimlane;
 pub mod trace;
 
 pub use cluster::Cluster;

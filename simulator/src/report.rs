@@ -1,4 +1,4 @@
-//! What a person reads: a failure in at most twelve lines, coverage, a trace to look at.
+//! What a person reads as text: a failure in at most twelve lines, coverage, a trace's lines.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -236,9 +236,4 @@ pub fn json_lines(trace: &str) -> String {
         let _ = writeln!(text, "{event}");
     }
     text
-}
-
-/// The trace as a page.
-pub fn html(lines: &[String], outcome: &Outcome) -> String {
-    format!("{lines:?} {outcome:?}")
 }
