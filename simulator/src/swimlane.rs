@@ -1,15 +1,20 @@
 //! A trace as one page to look at: a lane for everything that takes part, time from left to right.
 //!
 //! Here the text of a trace becomes lanes, events, spans and moments; drawing them is the task of the page
-//! itself (`swimlane.js`), which needs nothing from outside. What a person reads as text is the report's.
+//! itself (`page.js`), which needs nothing from outside. What a person reads as text is the report's.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
-use trommel::core::id::{ItemId, PageId};
 
 use crate::oracle::Violation;
 use crate::run::Outcome;
+
+mod reader;
+#[cfg(test)]
+mod tests;
+
+use reader::{Look, Place, Reader, Span, look};
 
 /// Events that a page shows at most: a browser draws so many at ease. Heartbeats are the first to go.
 const EVENTS_MAX: usize = 20_000;
@@ -31,14 +36,14 @@ fn page(lines: &[String], trace: &str, violation: Option<&Violation>) -> String 
     let class = violation.map_or("held", |_| "broken");
     // Last, and in one pass each: what was put in is not searched for other marks.
     let mut text = String::new();
-    let mut left = include_str!("swimlane.html");
+    let mut left = include_str!("swimlane/page.html");
     for (mark, value) in [
-        ("{{css}}", include_str!("swimlane.css")),
+        ("{{css}}", include_str!("swimlane/page.css")),
         ("{{class}}", class),
         ("{{verdict}}", &escaped(verdict)),
         ("{{lines}}", &escaped(&rest.join("\n"))),
         ("{{data}}", &json),
-        ("{{js}}", include_str!("swimlane.js")),
+        ("{{js}}", include_str!("swimlane/page.js")),
     ] {
         let (before, after) = left.split_once(mark).expect("the frame has every mark");
         text.push_str(before);
@@ -53,107 +58,10 @@ fn escaped(text: &str) -> String {
     text.replace('>', "&gt;").replace('"', "&quot;")
 }
 
-/// What a lane stands for, in the order of the lanes.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Place {
-    Scenario,
-    Services,
-    Node(String),
-    Queue(String),
-    Store(String),
-    /// By part and number: the page, its items, then the pages of items that went to the other lane.
-    Page(u32, u32, Leaf),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Leaf {
-    Whole,
-    Item(u8),
-    Escalated(u8),
-}
-
-impl Place {
-    fn page(id: PageId) -> Self {
-        let leaf = id.escalated.map_or(Leaf::Whole, Leaf::Escalated);
-        Self::Page(id.part, id.number, leaf)
-    }
-
-    fn item(id: ItemId) -> Self {
-        Self::Page(id.part, id.number, Leaf::Item(id.index))
-    }
-
-    fn lane(&self) -> Lane {
-        let (kind, name) = match self {
-            Self::Scenario => ("scenario", "scenario".to_owned()),
-            Self::Services => ("services", "services".to_owned()),
-            Self::Node(name) => ("node", name.clone()),
-            Self::Queue(name) => ("queue", name.clone()),
-            Self::Store(name) => ("store", name.clone()),
-            Self::Page(part, number, Leaf::Item(index)) => {
-                ("item", format!("{part}-{number}-{index}"))
-            }
-            Self::Page(part, number, Leaf::Whole) => ("page", format!("{part:08}-{number:05}")),
-            Self::Page(part, number, Leaf::Escalated(index)) => {
-                ("page", format!("{part:08}-{number:05}e{index:02}"))
-            }
-        };
-        Lane { kind, name }
-    }
-}
-
 #[derive(Debug, Serialize)]
 struct Lane {
     kind: &'static str,
     name: String,
-}
-
-/// What an event is drawn as.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "kebab-case")]
-enum Look {
-    Broken,
-    Fault,
-    Crash,
-    Trouble,
-    Moment,
-    Start,
-    Session,
-    Leave,
-    Late,
-    Refused,
-    Call,
-    End,
-    Received,
-    Sent,
-    State,
-    Write,
-    Note,
-    Beat,
-}
-
-fn look(who: &str, what: &str) -> Look {
-    let (first, rest) = what.split_once(' ').unwrap_or((what, ""));
-    match first {
-        "BROKEN" | "BROKEN:" => Look::Broken,
-        "FAULT" => Look::Fault,
-        "crashed" | "panicked:" => Look::Crash,
-        "healed" | "redriven" => Look::Moment,
-        "frozen" | "asked" => Look::Trouble,
-        "started" => Look::Start,
-        "session" | "its" => Look::Session,
-        "leaves:" => Look::Leave,
-        "calls" => Look::Call,
-        "ends" | "drops" => Look::End,
-        "received" => Look::Received,
-        "sent" => Look::Sent,
-        "page" => Look::State,
-        "wrote" if rest.starts_with("session#") => Look::Beat,
-        "wrote" => Look::Write,
-        _ if what == "a late request arrives" => Look::Late,
-        _ if who == "sim" => Look::Trouble,
-        _ if first.contains('#') => Look::Refused,
-        _ => Look::Note,
-    }
 }
 
 #[derive(Debug, Serialize)]
@@ -163,21 +71,6 @@ struct Event {
     lanes: Vec<usize>,
     who: String,
     what: String,
-}
-
-/// Something that lasts; `look` is a class of the style sheet.
-#[derive(Clone, Debug, Serialize)]
-struct Span {
-    lane: usize,
-    from: u64,
-    to: u64,
-    look: &'static str,
-    label: String,
-    text: String,
-    #[serde(skip)]
-    node: String,
-    #[serde(skip)]
-    place: Option<Place>,
 }
 
 #[derive(Debug, Serialize)]
@@ -199,280 +92,95 @@ struct Picture {
     moments: Vec<Moment>,
 }
 
-/// Reads a trace from its first line to its last.
-#[derive(Default)]
-struct Reader {
-    /// The queue that a page's messages are in.
-    queues: BTreeMap<Place, String>,
-    /// Which node opened a session.
-    nodes: BTreeMap<String, String>,
-    open: BTreeMap<(Place, String), Span>,
-    spans: Vec<Span>,
-}
-
-impl Reader {
-    fn begin(&mut self, place: Place, key: &str, at: u64, look: &'static str, says: [&str; 3]) {
-        self.finish(&place, key, at, None);
-        let [node, label, text] = says.map(str::to_owned);
-        let (lane, to) = (0, at);
-        let (key, kept) = ((place.clone(), key.to_owned()), Some(place));
-        let span = Span {
-            lane,
-            from: at,
-            to,
-            look,
-            label,
-            text,
-            node,
-            place: kept,
-        };
-        self.open.insert(key, span);
-    }
-
-    fn finish(&mut self, place: &Place, key: &str, at: u64, said: Option<(&'static str, &str)>) {
-        if let Some(mut span) = self.open.remove(&(place.clone(), key.to_owned())) {
-            span.to = at;
-            if let Some((look, text)) = said {
-                span.look = look;
-                span.text = format!("{}: {text}", span.text);
-            }
-            self.spans.push(span);
-        }
-    }
-
-    /// Something that lasts as long as its text says.
-    fn lasting(&mut self, place: Place, at: u64, look: &'static str, text: &str) {
-        let length = text.rsplit(' ').next().and_then(nanos).unwrap_or(0);
-        let word = text.split(' ').next().unwrap_or("").to_lowercase();
-        self.begin(place.clone(), look, at, look, ["", &word, text]);
-        self.finish(&place, look, at + length, None);
-    }
-
-    /// Bars that begin or end with this event.
-    fn span(&mut self, at: u64, who: &str, what: &str) {
-        let node = Place::Node(who.to_owned());
-        let words: Vec<&str> = what.split(' ').collect();
-        match words[..] {
-            ["calls", id, ..] => {
-                let (key, id) = (format!("call {who}"), id.parse().map(Place::item));
-                if let Ok(item) = id {
-                    let text = format!("{who} {what}");
-                    self.begin(item, &key, at, "call", [who, who, &text]);
-                }
-            }
-            ["ends" | "drops", id, ref said @ ..] => {
-                let item = id.trim_end_matches(':').parse().map(Place::item);
-                let said = said.join(" ");
-                let end = match said.as_str() {
-                    "success" => ("succeeded", "success"),
-                    "" => ("cut", "dropped before its end"),
-                    class => ("failed", class),
-                };
-                if let Ok(item) = item {
-                    self.finish(&item, &format!("call {who}"), at, Some(end));
-                }
-            }
-            ["page", id, "of", queue, "is", ..] => self.page(at, id, queue, what),
-            ["session", id] => {
-                self.nodes.insert(id.to_owned(), who.to_owned());
-                self.begin(node, "session", at, "session", [who, "", what]);
-            }
-            ["its", "session", .., how] => {
-                self.finish(&node, "session", at, Some(("session", how)));
-            }
-            ["asked", ..] => self.begin(node, "drain", at, "drain", [who, "drains", what]),
-            ["leaves:", ..] => self.finish(&node, "drain", at, None),
-            ["started", ..] => self.finish(&node, "down", at, None),
-            ["crashed"] => {
-                let of_node = |(key, span): (&(Place, String), &Span)| {
-                    (span.node == who && span.look != "page").then(|| key.clone())
-                };
-                let cut: Vec<_> = self.open.iter().filter_map(of_node).collect();
-                for (place, key) in cut {
-                    let look = if key.starts_with("call") {
-                        "cut"
-                    } else {
-                        "session"
-                    };
-                    self.finish(&place, &key, at, Some((look, "cut off by a crash")));
-                }
-                self.begin(node, "down", at, "down", ["", "down", "down after a crash"]);
-            }
-            ["frozen", ..] => self.lasting(node, at, "frozen", what),
-            // Crashes, freezes and drains tell of themselves where they happen.
-            ["Crash" | "Freeze" | "Drain", "of", _, "for", _] => {}
-            ["Heat", "of", _, "for", _] => self.lasting(Place::Services, at, "heat", what),
-            ["Pause", "of", _, "for", _] => self.lasting(Place::Scenario, at, "trouble", what),
-            [_, "of", name, "for", _] if who == "sim" => {
-                self.lasting(Place::Node(name.to_owned()), at, "cut-link", what);
-            }
-            _ => {}
-        }
-    }
-
-    /// A page's row was written; while nothing but its outcomes changes, its bar goes on.
-    fn page(&mut self, at: u64, id: &str, queue: &str, what: &str) {
-        let Ok(page) = id.parse().map(Place::page) else {
-            return;
-        };
-        self.queues.insert(page.clone(), queue.to_owned());
-        let said = what.split(" is ").nth(1).unwrap_or("");
-        let state = said.split(", items").next().unwrap_or("");
-        let status = state.split([' ', ',']).next().unwrap_or("");
-        let session = state
-            .split(" by ")
-            .nth(1)
-            .and_then(|by| by.split(',').next());
-        let holder = session.and_then(|id| self.nodes.get(id).cloned());
-        let holder = holder.unwrap_or_default();
-        let (look, label) = match status {
-            "leased" => ("leased", format!("leased by {holder}")),
-            "waiting" => ("waiting", status.to_owned()),
-            "settled" => ("settled", status.to_owned()),
-            _ => ("ready", status.to_owned()),
-        };
-        let key = (page, "page".to_owned());
-        if self.open.get(&key).is_none_or(|open| open.text != state) {
-            self.begin(key.0, "page", at, look, ["", &label, state]);
-        }
-    }
-
-    /// Where an event is shown: at who it is of and at all that it is about.
-    fn places(&self, who: &str, what: &str, look: Look) -> BTreeSet<Place> {
-        let mut places = BTreeSet::new();
-        let words: Vec<&str> = what.split(' ').collect();
-        // A session's heartbeats would cover everything else of its node.
-        if !matches!(look, Look::Beat | Look::State) {
-            places.insert(match who {
-                "sim" => Place::Scenario,
-                "services" => Place::Services,
-                name => Place::Node(name.split('/').next().unwrap_or(name).to_owned()),
-            });
-        }
-        if let ("sim", [_, "of", name, "for", _]) = (who, &words[..]) {
-            places.insert(Place::Node((*name).to_owned()));
-        }
-        for token in what.split(|c: char| !c.is_ascii_alphanumeric() && c != '-') {
-            if let Ok(page) = token.parse::<PageId>()
-                && page.to_string() == token
-            {
-                places.insert(Place::page(page));
-            } else if let Ok(item) = token.parse::<ItemId>()
-                && item.to_string() == token
-            {
-                places.insert(Place::item(item));
-            }
-        }
-        let (operation, about) = match words[..] {
-            ["FAULT", _, operation, "no.", _, "of", _, about, ..] => (operation, about),
-            ["received" | "sent", about, ..] => ("queue", about),
-            ["wrote", about, ..] => ("table", about),
-            [about, ..] if look == Look::Refused => ("table", about),
-            _ => return places,
-        };
-        if operation.starts_with("queue") {
-            let queue = places.iter().find_map(|place| self.queues.get(place));
-            match (about, queue) {
-                ("function" | "container", _) => places.insert(Place::Queue(about.to_owned())),
-                (_, Some(queue)) => places.insert(Place::Queue(queue.clone())),
-                (_, None) => false,
-            };
-        } else if operation.starts_with("objects") {
-            places.insert(Place::Store("objects".to_owned()));
-        } else if operation.starts_with("table") {
-            let rows = about.split('#').next().unwrap_or(about);
-            if !matches!(rows, "page" | "failure") {
-                places.insert(Place::Store(rows.to_owned()));
-            }
-        }
-        places
-    }
-}
-
-/// As a duration is written with `{:?}`.
-fn nanos(text: &str) -> Option<u64> {
-    let unit = text.find(|c: char| c != '.' && !c.is_ascii_digit())?;
-    let (number, unit) = text.split_at(unit);
-    let unit = match unit {
-        "s" => 1e9,
-        "ms" => 1e6,
-        "µs" => 1e3,
-        "ns" => 1.0,
-        _ => return None,
-    };
-    Some((number.parse::<f64>().ok()? * unit) as u64)
+/// A line that was read.
+struct Read<'a> {
+    at: u64,
+    look: Look,
+    who: &'a str,
+    what: &'a str,
+    places: BTreeSet<Place>,
 }
 
 impl Picture {
     fn of(trace: &str, violation: Option<&Violation>) -> Self {
         let mut reader = Reader::default();
         let mut read = Vec::new();
-        let mut moments = Vec::new();
-        let said = violation.map(|Violation { oracle, seen }| format!("{oracle}: {seen}"));
-        let mut pinned = false;
         let mut end = 0;
         for line in trace.lines() {
             let mut parts = line.splitn(3, ' ');
             let at: u64 = parts.next().and_then(|at| at.parse().ok()).unwrap_or(end);
             let (who, what) = (parts.next().unwrap_or(""), parts.next().unwrap_or(""));
             end = end.max(at);
-            let look = look(who, what);
             reader.span(at, who, what);
-            let told = what
-                .trim_start_matches("BROKEN")
-                .trim_start_matches([':', ' ']);
-            // A promise that shows in a write is told there and again at the end: its moment is the first.
-            let breaks = look == Look::Broken && !pinned && said.as_deref() == Some(told);
-            if look == Look::Moment || breaks {
-                pinned |= breaks;
-                moments.push(Moment {
-                    at,
-                    look,
-                    text: told.to_owned(),
-                });
-            }
-            read.push((at, look, who, what, reader.places(who, what, look)));
+            let look = look(who, what);
+            let places = reader.places(who, what, look);
+            read.push(Read {
+                at,
+                look,
+                who,
+                what,
+                places,
+            });
         }
+        let moments = moments(&read, violation);
         let all = read.len();
-        // What matters most is kept; in its class, what came first.
-        if all > EVENTS_MAX {
-            let mut looks: Vec<(Look, usize)> = read.iter().map(|event| event.1).zip(0..).collect();
-            looks.sort_unstable();
-            let kept: BTreeSet<usize> = looks.iter().take(EVENTS_MAX).map(|look| look.1).collect();
-            let mut number = 0..;
-            read.retain(|_| number.next().is_some_and(|number| kept.contains(&number)));
+        keep_most_telling(&mut read);
+        let mut spans = reader.spans_until(end);
+        spans.truncate(SPANS_MAX);
+        let events = read.iter().flat_map(|event| event.places.iter());
+        let bars = spans.iter().filter_map(|span| span.place.as_ref());
+        let places: BTreeSet<Place> = events.chain(bars).cloned().collect();
+        let numbers: BTreeMap<&Place, usize> = places.iter().zip(0..).collect();
+        for span in &mut spans {
+            span.lane = span.place.as_ref().map_or(0, |place| numbers[place]);
         }
-        for ((_, key), mut span) in std::mem::take(&mut reader.open) {
-            span.to = end;
-            if key.starts_with("call") {
-                span.look = "cut";
-                span.text.push_str(": it never ended");
-            }
-            reader.spans.push(span);
-        }
-        reader.spans.truncate(SPANS_MAX);
-        let mut places: BTreeSet<&Place> = read.iter().flat_map(|event| &event.4).collect();
-        places.extend(reader.spans.iter().filter_map(|span| span.place.as_ref()));
-        let numbers: BTreeMap<&Place, usize> = places.into_iter().zip(0..).collect();
-        let event =
-            |(at, look, who, what, places): &(u64, Look, &str, &str, BTreeSet<Place>)| Event {
-                at: *at,
-                look: *look,
-                lanes: places.iter().map(|place| numbers[place]).collect(),
-                who: (*who).to_owned(),
-                what: (*what).to_owned(),
-            };
-        let span = |span: &Span| Span {
-            lane: span.place.as_ref().map_or(0, |place| numbers[place]),
-            ..span.clone()
+        let event = |event: &Read<'_>| Event {
+            at: event.at,
+            look: event.look,
+            lanes: event.places.iter().map(|place| numbers[place]).collect(),
+            who: event.who.to_owned(),
+            what: event.what.to_owned(),
         };
         Self {
             end,
             left_out: all - read.len(),
-            lanes: numbers.keys().map(|place| place.lane()).collect(),
+            lanes: places.iter().map(Place::lane).collect(),
             events: read.iter().map(event).collect(),
-            spans: reader.spans.iter().map(span).collect(),
+            spans,
             moments,
         }
     }
+}
+
+/// What is drawn across all lanes.
+fn moments(read: &[Read<'_>], violation: Option<&Violation>) -> Vec<Moment> {
+    let said = violation.map(|Violation { oracle, seen }| format!("{oracle}: {seen}"));
+    let told = |event: &Read<'_>| {
+        let what = event.what.trim_start_matches("BROKEN");
+        what.trim_start_matches([':', ' ']).to_owned()
+    };
+    let breaks = |event: &&Read<'_>| event.look == Look::Broken && said == Some(told(event));
+    // A promise that shows in a write is told there and again at the end: its moment is the first.
+    let broken = read.iter().find(breaks);
+    let others = read.iter().filter(|event| event.look == Look::Moment);
+    let moment = |event: &Read<'_>| Moment {
+        at: event.at,
+        look: event.look,
+        text: told(event),
+    };
+    broken.into_iter().chain(others).map(moment).collect()
+}
+
+/// Leaves out what tells least if there is too much; of what tells the same, the first is kept.
+fn keep_most_telling(read: &mut Vec<Read<'_>>) {
+    let mut looks: Vec<(Look, usize)> = read.iter().map(|event| event.look).zip(0..).collect();
+    looks.sort_unstable();
+    let left_out = looks.iter().skip(EVENTS_MAX).map(|look| look.1);
+    let left_out: BTreeSet<usize> = left_out.collect();
+    let mut numbers = 0..;
+    read.retain(|_| {
+        numbers
+            .next()
+            .is_some_and(|number: usize| !left_out.contains(&number))
+    });
 }

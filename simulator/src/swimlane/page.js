@@ -2,8 +2,8 @@
 // Draws what the data element holds. Text from the trace only ever becomes text nodes.
 const data = JSON.parse(document.getElementById("data").textContent);
 const $ = (id) => document.getElementById(id);
-const SECOND = 1e9, LIST_MAX = 1000, TIP_MAX = 14, NAMES = 132, LABEL = 6.4;
-const HEIGHTS = { scenario: 22, services: 22, node: 26, queue: 22, store: 16, page: 20, item: 15 };
+const SECOND = 1e9, LIST_MAX = 1000, TIP_MAX = 14, NAMES = 132, LABEL = 6.4, AXIS = 58;
+const HEIGHTS = { scenario: 22, services: 22, node: 26, queue: 22, store: 16, page: 26, item: 15 };
 // Shapes around 0,0, and how each is called; a look that comes earlier is drawn above later ones.
 const LOOKS = {
   broken: ["M0-8 2-3 8-3 3 1 5 7 0 3-5 7-3 1-8-3-2-3Z", "promise broken"],
@@ -11,9 +11,11 @@ const LOOKS = {
   crash: ["M-4-4 4 4M4-4-4 4", "crash"],
   trouble: ["M0-5 5 4-5 4Z", "trouble"],
   moment: ["M-2-6H2V6H-2Z", "healed, redriven"],
-  start: ["M-2-5 4 0-2 5", "process started"],
-  session: ["M2-5H-2V5H2", "session begins, ends"],
-  leave: ["M-4-4H4V4H-4Z", "process leaves"],
+  start: ["M-6-5 0 0-6 5", "process started"],
+  lost: ["M-2-6H2V6H-2", "session lost"],
+  session: ["M4-6H0V6H4", "session begins"],
+  closed: ["M-4-6H0V6H-4", "session closed"],
+  leave: ["M2-3H8V3H2Z", "process leaves"],
   late: ["M-4-4H4L0 4Z", "late request"],
   refused: ["M-3 0a3 3 0 1 0 6 0a3 3 0 1 0-6 0", "write refused"],
   call: ["M0-6V6", "call begins"],
@@ -141,18 +143,17 @@ function draw() {
 
 function drawAxis(svg, bottom) {
   const { x, t, width, quiet } = scale;
-  const axis = make("svg", { width, height: 46 });
+  const axis = make("svg", { width, height: AXIS });
   for (const [from, to] of quiet) {
     const left = x(from), wide = x(to) - left;
     make("rect", { class: "quiet", x: left, y: 0, width: wide, height: bottom }, undefined, svg);
-    make("rect", { class: "quiet", x: left, y: 30, width: wide, height: 16 }, undefined, axis);
+    make("rect", { class: "quiet", x: left, y: AXIS - 16, width: wide, height: 16 }, undefined, axis);
     const name = short(to - from);
-    if (wide > name.length * 6 + 4) make("text", { class: "quiet-name", x: left + wide / 2, y: 41, "text-anchor": "middle" }, name, axis);
+    if (wide > name.length * 6 + 4) make("text", { class: "quiet-name", x: left + wide / 2, y: AXIS - 5, "text-anchor": "middle" }, name, axis);
   }
   // Of the moments around an even distance, the roundest one gets the label.
-  const steps = [];
-  for (let unit = 600 * SECOND; unit >= 1e5; unit /= 10) steps.push(unit, unit / 2, unit / 6, unit / 10 * 1);
   const units = [600, 300, 120, 60, 30, 20, 10, 5, 2, 1, .5, .2, .1, .05, .02, .01, .005, .002, .001, .0005, .0001].map((unit) => unit * SECOND);
+  const ticks = [];
   let last = -100;
   for (let at = 40; at < width - 60; at += 6) {
     if (at - last < 84) continue;
@@ -162,23 +163,25 @@ function drawAxis(svg, bottom) {
     const time = Math.floor(to / unit) * unit, place = x(time);
     if (place - last < 70) continue;
     const digits = Math.max(0, -Math.floor(Math.log10(unit / SECOND) + 1e-9));
-    make("path", { class: "tick", d: `M${place} 24V46` }, undefined, axis);
+    make("path", { class: "tick", d: `M${place} ${AXIS - 30}V${AXIS}` }, undefined, axis);
     make("path", { class: "tick", d: `M${place} 0V${bottom}` }, undefined, svg);
-    make("text", { x: place + 3, y: 27 }, `${(time / SECOND).toFixed(digits)} s`, axis);
+    ticks.push([place, `${(time / SECOND).toFixed(digits)} s`]);
     last = place;
   }
-  let free = -100;
-  for (const moment of [...data.moments].sort((a, b) => (a.look === "broken" ? 0 : 1) - (b.look === "broken" ? 0 : 1) || a.at - b.at)) {
-    const name = moment.look === "broken" ? `BROKEN ${moment.text.split(":")[0]}` : moment.text;
-    const at = x(moment.at), end = at + name.length * 7 + 4 > width;
-    const taken = (moment.left = end ? at - name.length * 7 : at);
-    const clash = data.moments.some((other) => other !== moment && other.drawn && Math.abs(other.left - taken) < 95);
-    moment.drawn = true;
-    make("path", { class: `moment-line ${moment.look}`, d: `M${at} 0V46` }, undefined, axis);
-    if (!clash) make("text", { class: `moment-name ${moment.look}`, x: end ? at - 3 : at + 4, y: 11, "text-anchor": end ? "end" : "start" }, name, axis);
-    free = taken;
+  // Names of moments stand in two rows; one that fits in neither is told by its line's lane.
+  const rows = [[], []];
+  const rank = (moment) => (moment.look === "broken" ? 0 : 1);
+  for (const moment of [...data.moments].sort((a, b) => rank(a) - rank(b) || a.at - b.at)) {
+    const name = rank(moment) ? moment.text : `BROKEN ${moment.text.split(":")[0]}`;
+    const at = x(moment.at), wide = name.length * 7 + 8, turned = at + wide > width;
+    const [from, to] = turned ? [at - wide, at] : [at, at + wide];
+    make("path", { class: `moment-line ${moment.look}`, d: `M${at} 0V${AXIS}` }, undefined, axis);
+    const row = rows.findIndex((row) => row.every((taken) => taken[1] <= from || to <= taken[0]));
+    if (row < 0) continue;
+    rows[row].push([from, to]);
+    make("text", { class: `moment-name ${moment.look}`, x: turned ? at - 4 : at + 4, y: 11 + 12 * row, "text-anchor": turned ? "end" : "start" }, name, axis);
   }
-  for (const moment of data.moments) delete moment.drawn;
+  for (const [place, name] of ticks) make("text", { x: place + 3, y: AXIS - 20 }, name, axis);
   $("axis").replaceChildren(axis);
   $("scale").textContent = $("even").checked
     ? "Time runs evenly from left to right."
@@ -209,14 +212,15 @@ function drawSpans(svg, lanes, text) {
     const wide = Math.max(kind === "item" ? 3 : 1, x(Math.min(span.to, data.end)) - left);
     const thin = span.look === "settled" || span.look === "ready";
     let [top, height] = [lane.y + 2, lane.height - 4];
-    if (thin) [top, height] = [lane.y + lane.height / 2 - 3, 6];
+    if (kind === "page") [top, height] = [lane.y + 2, 14];
+    if (thin) [top, height] = [top + height / 2 - 3, 6];
     if (span.half) [top, height] = [top + span.row * height / 2, height / 2 - .5];
     const length = short(span.to - span.from);
     const off = text && !`${span.text} ${span.label}`.toLowerCase().includes(text) ? " off" : "";
     const bar = make("rect", { class: `span ${span.look}${off}`, x: left, y: top, width: wide, height, rx: 2 }, undefined, svg);
     bar.about = [`${seconds(span.from)} … ${seconds(span.to)}  (${length})`, span.label && kind !== "item" ? `${span.label}: ${span.text}` : span.text];
-    if (!thin && !span.half && span.label && wide > span.label.length * LABEL + 6)
-      make("text", { x: left + 4, y: top + height / 2 + 3.6, class: off }, span.label, svg);
+    if (!thin && !span.half && span.label && wide > span.label.length * LABEL + 14)
+      make("text", { x: left + (kind === "page" ? 4 : 9), y: top + height / 2 + 3.6, class: off }, span.label, svg);
   }
 }
 
@@ -234,8 +238,9 @@ function drawMarks(svg, lanes, shown, hits) {
   for (const { i, look, events } of sorted) {
     const off = events.some((event) => hits.has(event)) ? "" : " off";
     const at = scale.x(events[0].at), lane = lanes[i];
-    const small = ["item", "store"].includes(data.lanes[i].kind) ? " scale(.8)" : "";
-    const mark = make("path", { class: `mark ${look}${off}`, d: LOOKS[look][0], transform: `translate(${at.toFixed(1)} ${lane.y + lane.height / 2})${small}` }, undefined, svg);
+    const kind = data.lanes[i].kind, middle = lane.y + (kind === "page" ? 20 : lane.height / 2);
+    const small = ["item", "store", "page"].includes(kind) ? " scale(.8)" : "";
+    const mark = make("path", { class: `mark ${look}${off}`, d: LOOKS[look][0], transform: `translate(${at.toFixed(1)} ${middle})${small}` }, undefined, svg);
     mark.about = events.slice(0, TIP_MAX).map(line);
     if (events.length > TIP_MAX) mark.about.push(`… and ${events.length - TIP_MAX} more`);
   }
@@ -261,11 +266,12 @@ function list(shown, hits, text) {
   $("found").textContent = text || $("item").value ? `${matching.length} events match` : "";
 }
 
-function goTo(time) {
+function goTo(time, stays) {
   const picture = $("picture"), at = scale.x(time);
   picture.scrollTo({ left: at - (picture.clientWidth - NAMES) / 2 });
   $("cursor").setAttribute("d", `M${at} 0V99999`);
-  if (picture.getBoundingClientRect().top < 0 || picture.getBoundingClientRect().bottom > innerHeight + 200) picture.scrollIntoView({ block: "start" });
+  const { top, bottom } = picture.getBoundingClientRect();
+  if (!stays && (bottom < 200 || top > innerHeight - 200)) picture.scrollIntoView({ block: "start" });
 }
 
 const tip = $("tip");
@@ -311,11 +317,13 @@ const resize = (factor) => () => {
   const picture = $("picture"), middle = scale.t(picture.scrollLeft + (picture.clientWidth - NAMES) / 2);
   if (!factor) zoom = "fit"; else { if (zoom === "fit") zoom = 1; zoom = Math.min(16, Math.max(.1, zoom * factor)); }
   draw();
-  goTo(middle);
+  goTo(middle, true);
 };
 $("in").addEventListener("click", resize(1.6));
 $("out").addEventListener("click", resize(1 / 1.6));
 $("fit").addEventListener("click", resize(0));
+// What follows `#` is the text to look for, so that a page can be handed on with its question.
+$("text").value = decodeURIComponent(location.hash.slice(1));
 addEventListener("resize", () => { clearTimeout(wait); wait = setTimeout(draw, 200); });
 draw();
-if (broken) goTo(broken.at);
+if (broken) goTo(broken.at, true);
