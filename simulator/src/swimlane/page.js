@@ -32,6 +32,7 @@ const SPANS = [
   ["drain", "draining"], ["leased", "page leased"], ["ready", "page ready"], ["waiting", "page waits"],
   ["settled", "page settled"], ["succeeded", "call succeeded"], ["failed", "call failed"], ["cut", "call cut off, dropped or endless"],
 ];
+const broken = data.moments.find((moment) => moment.look === "broken");
 const RANK = Object.fromEntries(Object.keys(LOOKS).map((name, rank) => [name, rank]));
 
 const make = (name, attributes, text, inside) => {
@@ -182,7 +183,7 @@ function drawAxis(svg, bottom) {
     make("text", { class: `moment-name ${moment.look}`, x: turned ? at - 4 : at + 4, y: 11 + 12 * row, "text-anchor": turned ? "end" : "start" }, name, axis);
   }
   for (const [place, name] of ticks) make("text", { x: place + 3, y: AXIS - 20 }, name, axis);
-  $("axis").replaceChildren(axis);
+  $("axis").replaceChildren(make("div", {}, "virtual time"), axis);
   $("scale").textContent = $("even").checked
     ? "Time runs evenly from left to right."
     : "Time runs from left to right: stretched where much happens, squeezed where little does (logarithmically between two events). Hatched: nothing but heartbeats for so long.";
@@ -219,8 +220,9 @@ function drawSpans(svg, lanes, text) {
     const off = text && !`${span.text} ${span.label}`.toLowerCase().includes(text) ? " off" : "";
     const bar = make("rect", { class: `span ${span.look}${off}`, x: left, y: top, width: wide, height, rx: 2 }, undefined, svg);
     bar.about = [`${seconds(span.from)} … ${seconds(span.to)}  (${length})`, span.label && kind !== "item" ? `${span.label}: ${span.text}` : span.text];
-    if (!thin && !span.half && span.label && wide > span.label.length * LABEL + 14)
-      make("text", { x: left + (kind === "page" ? 4 : 9), y: top + height / 2 + 3.6, class: off }, span.label, svg);
+    if (thin || span.half) continue;
+    const label = [span.label, span.label.split(" ").pop()].find((label) => label && wide > label.length * LABEL + 10);
+    if (label) make("text", { x: left + (kind === "page" ? 4 : 8), y: top + height / 2 + 3.6, class: off }, label, svg);
   }
 }
 
@@ -235,22 +237,33 @@ function drawMarks(svg, lanes, shown, hits) {
     group.events.push(event);
   }
   const sorted = [...groups.values()].sort((a, b) => RANK[b.look] - RANK[a.look]);
+  const named = [];
   for (const { i, look, events } of sorted) {
     const off = events.some((event) => hits.has(event)) ? "" : " off";
     const at = scale.x(events[0].at), lane = lanes[i];
     const kind = data.lanes[i].kind, middle = lane.y + (kind === "page" ? 20 : lane.height / 2);
     const small = ["item", "store", "page"].includes(kind) ? " scale(.8)" : "";
     const mark = make("path", { class: `mark ${look}${off}`, d: LOOKS[look][0], transform: `translate(${at.toFixed(1)} ${middle})${small}` }, undefined, svg);
+    // What the scenario itself does is named, as far as there is room.
+    const word = kind === "scenario" && look === "trouble" && events[0].what.match(/^(\w+) of (\S+) for/);
+    if (word) named.push([at, middle, `${word[1].toLowerCase()} ${word[2]}`]);
     mark.about = events.slice(0, TIP_MAX).map(line);
     if (events.length > TIP_MAX) mark.about.push(`… and ${events.length - TIP_MAX} more`);
   }
+  named.sort((a, b) => a[0] - b[0]).forEach(([at, middle, name], i) => {
+    const wide = name.length * LABEL + 14;
+    if (named.length === i + 1 || named[i + 1][0] - at > wide) make("text", { x: at + 8, y: middle + 3.6 }, name, svg);
+  });
 }
 
 function list(shown, hits, text) {
   const body = $("list").tBodies[0];
   body.replaceChildren();
   const matching = shown.filter((event) => hits.has(event));
-  for (const event of matching.slice(0, LIST_MAX)) {
+  // Of too many, those before the promise broke say most.
+  const last = broken ? matching.filter((event) => event.at <= broken.at).length : 0;
+  const first = Math.max(0, Math.min(last + 20, matching.length) - LIST_MAX);
+  for (const event of matching.slice(first, first + LIST_MAX)) {
     const row = make("tr", { class: event.look, tabindex: 0 }, undefined, body);
     make("td", {}, seconds(event.at), row);
     make("td", {}, event.who, row);
@@ -259,7 +272,7 @@ function list(shown, hits, text) {
   }
   const beats = data.events.length - data.events.filter((event) => event.look !== "beat").length;
   const more = [`${Math.min(matching.length, LIST_MAX)} of ${matching.length} events are listed`];
-  if (matching.length > LIST_MAX) more[0] += `, ${matching.length - LIST_MAX} left out: filter to see them`;
+  if (matching.length > LIST_MAX) more[0] += `; ${first} before them and ${matching.length - LIST_MAX - first} after them are left out: filter to see them`;
   if (beats && !$("beats").checked) more.push(`${beats} heartbeats are hidden`);
   if (data.leftOut) more.push(`${data.leftOut} events of the trace are not in this page (heartbeats and plain writes first)`);
   $("count").textContent = more.join("; ") + ".";
@@ -303,7 +316,6 @@ for (const [look, name] of SPANS) {
   make("rect", { class: `span ${look}`, y: 3, width: 16, height: 10, rx: 2 }, undefined, make("svg", { width: 16, height: 16 }, undefined, entry));
   entry.append(name);
 }
-const broken = data.moments.find((moment) => moment.look === "broken");
 if (broken) {
   const pin = make("button", { id: "pin", type: "button" }, `BROKEN ${broken.text} — at ${seconds(broken.at, 3)}`);
   pin.addEventListener("click", () => goTo(broken.at));

@@ -231,6 +231,12 @@ impl Reader {
                     };
                     self.finish(&place, &key, at, Some((look, "cut off by a crash")));
                 }
+                // Whoever comes back is not frozen.
+                for span in &mut self.spans {
+                    if span.look == "frozen" && span.place.as_ref() == Some(&node) {
+                        span.to = span.to.min(at);
+                    }
+                }
                 self.begin(node, "down", at, "down", ["", "down", "down after a crash"]);
             }
             ["frozen", ..] => self.lasting(node, at, "frozen", what),
