@@ -246,7 +246,7 @@ function drawMarks(svg, lanes, shown, hits) {
     const mark = make("path", { class: `mark ${look}${off}`, d: LOOKS[look][0], transform: `translate(${at.toFixed(1)} ${middle})${small}` }, undefined, svg);
     // What the scenario itself does is named, as far as there is room.
     const word = kind === "scenario" && look === "trouble" && events[0].what.match(/^(\w+) of (\S+) for/);
-    if (word) named.push([at, middle, `${word[1].toLowerCase()} ${word[2]}`]);
+    if (word) named.push([at, middle, `${word[1].toLowerCase()}${/Heat|Pause/.test(word[1]) ? "" : " " + word[2]}`]);
     mark.about = events.slice(0, TIP_MAX).map(line);
     if (events.length > TIP_MAX) mark.about.push(`… and ${events.length - TIP_MAX} more`);
   }

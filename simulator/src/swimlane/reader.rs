@@ -303,7 +303,9 @@ impl Reader {
                 name => Place::Node(name.split('/').next().unwrap_or(name).to_owned()),
             });
         }
-        if let ("sim", [_, "of", name, "for", _]) = (who, &words[..]) {
+        if let ("sim", [happening, "of", name, "for", _]) = (who, &words[..])
+            && !matches!(*happening, "Heat" | "Pause")
+        {
             places.insert(Place::Node((*name).to_owned()));
         }
         for token in what.split(|c: char| !c.is_ascii_alphanumeric() && c != '-') {
