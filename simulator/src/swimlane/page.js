@@ -244,9 +244,9 @@ function drawMarks(svg, lanes, shown, hits) {
     const kind = data.lanes[i].kind, middle = lane.y + (kind === "page" ? 20 : lane.height / 2);
     const small = ["item", "store", "page"].includes(kind) ? " scale(.8)" : "";
     const mark = make("path", { class: `mark ${look}${off}`, d: LOOKS[look][0], transform: `translate(${at.toFixed(1)} ${middle})${small}` }, undefined, svg);
-    // What the scenario itself does is named, as far as there is room.
+    // What the scenario itself does is named, as far as there is room; a pause's bar says so itself.
     const word = kind === "scenario" && look === "trouble" && events[0].what.match(/^(\w+) of (\S+) for/);
-    if (word) named.push([at, middle, `${word[1].toLowerCase()}${/Heat|Pause/.test(word[1]) ? "" : " " + word[2]}`]);
+    if (word && word[1] !== "Pause") named.push([at, middle, word[1].toLowerCase() + (word[1] === "Heat" ? "" : ` ${word[2]}`)]);
     mark.about = events.slice(0, TIP_MAX).map(line);
     if (events.length > TIP_MAX) mark.about.push(`… and ${events.length - TIP_MAX} more`);
   }
