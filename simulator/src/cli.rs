@@ -245,7 +245,7 @@ fn replay(args: &ReplayArgs) -> Result<Verdict, String> {
         println!("{line}");
     }
     if let Some(path) = &args.html {
-        write(path, &report::html(&lines, &outcome))?;
+        write(path, &crate::swimlane::html(&lines, &outcome))?;
     }
     if let Some(path) = &args.trace {
         write(path, &report::json_lines(&outcome.trace))?;

@@ -29,6 +29,7 @@ pub mod search;
 pub mod services;
 pub mod shrink;
 pub mod simulation;
+pub mod swimlane;
 pub mod trace;
 pub mod watch;
 

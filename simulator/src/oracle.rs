@@ -303,7 +303,9 @@ impl<'a> Oracle<'a> {
         let mut wanted = results::wanted(pages);
         let mut found = found;
         if !self.outputs_known {
-            wanted.values_mut().for_each(|(_, output)| *output = None);
+            for (_, output) in wanted.values_mut() {
+                *output = None;
+            }
             found.forget_outputs();
         }
         let broken = results::difference(&wanted, &found, row);

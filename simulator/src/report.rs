@@ -1,4 +1,4 @@
-//! What a person reads: a failure in at most twelve lines, coverage, a trace to look at.
+//! What a person reads as text: a failure in at most twelve lines, coverage, a trace's lines.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -16,10 +16,10 @@ use crate::trace::{FNV_START, fnv1a};
 pub const LINES_MAX: usize = 12;
 
 /// Lines of the time line in it.
-const TIME_LINE_MAX: usize = 4;
+const TIME_LINE_MAX: usize = 6;
 
 /// Faults that it names.
-const FAULTS_MAX: usize = 4;
+const FAULTS_MAX: usize = 2;
 
 /// A line is cut at so many characters.
 const WIDTH_MAX: usize = 160;
@@ -87,32 +87,47 @@ pub fn broken(
     if more > 0 {
         lines.push(format!("fault  … and {more} more"));
     }
-    let told: Vec<&str> = outcome.trace.lines().filter(|line| tells(line)).collect();
-    let first = told.len().saturating_sub(TIME_LINE_MAX);
-    for line in &told[first..] {
-        lines.push(cut(&time_line(line)));
-    }
+    lines.extend(time_line(scenario, &outcome.trace));
+    // The verdict's own line stands first.
+    lines.retain(|line| !line.contains("BROKEN"));
     lines.truncate(LINES_MAX - 2);
     lines.push(format!("again: {again}"));
     lines
 }
 
-/// Lines of a trace that a short time line is made of.
-fn tells(line: &str) -> bool {
-    [
-        "FAULT", "BROKEN", "crashed", "frozen", "leaves", "healed", "redriven", "calls ",
-    ]
-    .iter()
-    .any(|word| line.contains(word))
+/// The shortest line of events that tells it: the faults and what became of the items they struck; where
+/// they are too many, the first and the last.
+fn time_line(scenario: &Scenario, trace: &str) -> Vec<String> {
+    let struck: Vec<&str> = match &scenario.faults {
+        FaultSource::Plan(plan) => {
+            let entities = plan.iter().map(|(point, _)| point.entity.as_str());
+            entities
+                .filter_map(|entity| entity.rsplit(' ').next())
+                .collect()
+        }
+        FaultSource::Swarm(_) => Vec::new(),
+    };
+    let of_struck = |line: &str| {
+        let is_call = line.contains(" calls ") || line.contains(" ends ");
+        let mut words = line.split([' ', ':']);
+        is_call && (struck.is_empty() || words.any(|word| struck.contains(&word)))
+    };
+    let tells = |line: &&str| EVENTS.iter().any(|word| line.contains(word)) || of_struck(line);
+    let told: Vec<&str> = trace.lines().filter(tells).collect();
+    let first = told.len().min(TIME_LINE_MAX.div_ceil(2));
+    let last = told.len().saturating_sub(TIME_LINE_MAX / 2).max(first);
+    let shown = told[..first].iter().chain(&told[last..]);
+    shown.map(|line| cut(&event(line))).collect()
 }
 
-fn time_line(line: &str) -> String {
+/// Words of events that always tell.
+const EVENTS: [&str; 5] = ["FAULT", "BROKEN", " crashed", " frozen", " redriven"];
+
+fn event(line: &str) -> String {
     let (at, rest) = line.split_once(' ').unwrap_or(("0", line));
     let nanos: u64 = at.parse().unwrap_or(0);
-    format!(
-        "{:>9.3} s  {rest}",
-        Duration::from_nanos(nanos).as_secs_f64()
-    )
+    let seconds = Duration::from_nanos(nanos).as_secs_f64();
+    format!("{seconds:>9.3} s  {rest}")
 }
 
 /// A scenario that broke nothing.
@@ -236,9 +251,4 @@ pub fn json_lines(trace: &str) -> String {
         let _ = writeln!(text, "{event}");
     }
     text
-}
-
-/// The trace as a page.
-pub fn html(lines: &[String], outcome: &Outcome) -> String {
-    format!("{lines:?} {outcome:?}")
 }

@@ -131,6 +131,7 @@ pub(crate) struct Watched<'a> {
     number: u64,
     /// The place of its first item in what was seen.
     first: usize,
+    items: usize,
 }
 
 impl<'a> Watched<'a> {
@@ -168,6 +169,7 @@ impl<'a> Watched<'a> {
             node,
             number,
             first,
+            items: call.items.len(),
         }
     }
 
@@ -189,7 +191,17 @@ impl<'a> Watched<'a> {
 
 impl Drop for Watched<'_> {
     fn drop(&mut self) {
-        lock(&self.watch.state).running.remove(&self.number);
+        let mut state = lock(&self.watch.state);
+        state.running.remove(&self.number);
+        // A crash says so itself.
+        if !self.node.is_alive() {
+            return;
+        }
+        for seen in &state.seen[self.first..self.first + self.items] {
+            if seen.succeeded.is_none() {
+                self.node.trace(&format_args!("drops {}", seen.item));
+            }
+        }
     }
 }
 

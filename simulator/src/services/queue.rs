@@ -178,8 +178,11 @@ impl Queue for QueueLink {
                 | None => arriving.extend(Self::arriving(&mut ticket, message)),
             }
         }
-        let mut ticket = unclear.unwrap_or_else(|| Ticket::calm());
+        let mut ticket = unclear.unwrap_or_else(Ticket::calm);
         self.go(&mut ticket).await?;
+        for message in &arriving {
+            self.node.trace(&format_args!("sent {}", message.body));
+        }
         if !arriving.is_empty() {
             self.model.base.send(arriving).await?;
         }

@@ -218,6 +218,9 @@ impl TableModel {
             }
             if of_page && !key.sk.contains('#') {
                 lock(&self.compared).pages += 1;
+                if let Some(page) = &after {
+                    self.service.trace(&PageState { key, page });
+                }
                 let name = key.to_string();
                 self.note(promises::of_page(&name, before.as_ref(), after.as_ref()));
             }
@@ -231,6 +234,25 @@ impl TableModel {
             }
         }
         Ok(())
+    }
+}
+
+/// Where a page stands after a write: the write's own line tells only its hash.
+struct PageState<'a> {
+    key: &'a Key,
+    page: &'a Row,
+}
+
+impl fmt::Display for PageState<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = |name: &str| self.page.text(name).unwrap_or("?");
+        let epoch = self.page.num("epoch").unwrap_or_default();
+        let (lane, status, items) = (text("lane"), text("status"), text("items"));
+        write!(f, "page {} of {lane} is {status}", self.key.sk)?;
+        if let Some(session) = self.page.text("session") {
+            write!(f, " by {session}")?;
+        }
+        write!(f, ", epoch {epoch}, items {items}")
     }
 }
 

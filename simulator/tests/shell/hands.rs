@@ -54,7 +54,7 @@ fn a_drained_node_gives_back_and_the_other_goes_on() {
         "no call was cut short"
     );
     let began_late =
-        |call: &&trommel_simulator::cluster::Seen| call.node == "a" && call.began > asked_at;
+        |call: &&trommel_simulator::watch::Seen| call.node == "a" && call.began > asked_at;
     assert_eq!(
         calls.iter().find(began_late),
         None,

@@ -16,7 +16,7 @@ use crate::cli::screen::tell;
 use crate::cli::text::escape;
 use crate::cli::view::{Snapshot, json_line};
 use crate::core::job::{InputSpec, Job, Location};
-use crate::core::run::{BreachStops, Limits, Reason, RunEvent, RunRefusal, RunStatus};
+use crate::core::run::{BreachStops, Limits, Reason, RunRefusal, RunStatus};
 use crate::core::tolerance::Tolerance;
 use crate::job_file::{Executors, Overrides};
 use crate::ledger::{LedgerError, NewRun, RunRow};

@@ -1,0 +1,52 @@
+//! The simulator as a test: what is kept comes to what it says, and the first seeds break no promise.
+//!
+//! Long searches are `trommel-sim run`'s; `TROMMEL_SIM_SEEDS` makes this one longer or shorter.
+
+use std::path::Path;
+
+use trommel_simulator::corpus;
+use trommel_simulator::search::{Search, search};
+
+/// Some ten seconds without optimisation.
+const SEEDS: u64 = 250;
+
+fn seeds() -> u64 {
+    let said = std::env::var("TROMMEL_SIM_SEEDS").ok();
+    said.map_or(SEEDS, |said| {
+        said.parse().expect("TROMMEL_SIM_SEEDS is a number")
+    })
+}
+
+#[test]
+fn every_kept_scenario_comes_to_what_it_says() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
+    let (kept, broken) = corpus::replay_all(&folder).expect("the corpus can be read");
+    assert!(kept > 0);
+    assert_eq!(broken, [] as [String; 0]);
+}
+
+#[test]
+fn no_promise_is_broken_by_the_first_seeds() {
+    let found = search(
+        &Search {
+            first: 0,
+            seeds: seeds(),
+            jobs: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            time_max: None,
+            profile: None,
+            bug: None,
+        },
+        &|_| {},
+    );
+    assert_eq!(found.scenarios, seeds());
+    let failing = found
+        .failing
+        .map(|(scenario, outcome)| (scenario.seed, outcome.violation));
+    assert_eq!(failing, None, "again: trommel-sim replay SEED --shrink");
+    let silent: Vec<_> = found
+        .compared
+        .iter()
+        .filter(|(_, times)| **times == 0)
+        .collect();
+    assert_eq!(silent, [], "these oracles compared nothing");
+}
