@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use trommel::core::planted::Bug;
 
-use crate::search::{Search, real_now, search};
+use crate::search::{Search, Until, real_now, search};
 use crate::shrink::shrink;
 
 /// Whether this program can plant mistakes.
@@ -69,6 +69,7 @@ pub fn find_all(time_max: Duration) -> Table {
             jobs: 1,
             time_max: Some(time_max),
             profile: None,
+            until: Until::FirstFailure,
             bug: Some(bug),
         };
         let found = search(&wanted, &|_| {});

@@ -12,7 +12,7 @@ use crate::point::Kind;
 use crate::report;
 use crate::run::{Outcome, Text, run, run_with};
 use crate::scenario::{Profile, Scenario};
-use crate::search::{Found, Search, scenario_of, search};
+use crate::search::{Found, Search, Until, scenario_of, search};
 use crate::shrink::shrink;
 
 /// Break a queue-driven pipeline in a simulated world, again and again, the same way each time.
@@ -165,6 +165,11 @@ fn run_seeds(args: &RunArgs) -> Result<Verdict, String> {
             jobs: args.jobs.unwrap_or_else(cores),
             time_max: args.time.map(Duration::from_secs),
             profile: args.profile,
+            until: if args.bug.is_some() {
+                Until::FirstFailure
+            } else {
+                Until::End
+            },
             bug: crate::bugs::named(args.bug.as_deref())?,
         },
         &teller(),
@@ -315,6 +320,7 @@ fn check(args: &CheckArgs) -> Result<Verdict, String> {
             jobs,
             time_max: None,
             profile: None,
+            until: Until::End,
             bug: None,
         };
         search(&wanted, &|_| {}).hashes
@@ -362,6 +368,7 @@ fn bench(args: &BenchArgs) -> Verdict {
         jobs: 1,
         time_max: None,
         profile: Some(Profile::Swarm),
+        until: Until::End,
         bug: None,
     };
     let found = search(&wanted, &teller());

@@ -26,8 +26,19 @@ pub struct Search {
     pub time_max: Option<Duration>,
     /// What goes wrong; none: each seed takes one of all profiles.
     pub profile: Option<Profile>,
+    /// When it is done.
+    pub until: Until,
     /// The bug that is planted, if any.
     pub bug: Option<trommel::core::planted::Bug>,
+}
+
+/// When a search is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Until {
+    /// All seeds were run.
+    End,
+    /// One failed. Which one it is may depend on the number of threads.
+    FirstFailure,
 }
 
 /// What a search came to.
@@ -137,8 +148,7 @@ pub fn search(search: &Search, tell: &(dyn Fn(u64) + Sync)) -> Found {
         loop {
             let seed = next.fetch_add(1, Ordering::Relaxed);
             let late = search.time_max.is_some_and(|max| begun.elapsed() > max);
-            // With a planted bug the first failure is enough.
-            let enough = search.bug.is_some() && lock(&found).failures > 0;
+            let enough = search.until == Until::FirstFailure && lock(&found).failures > 0;
             if seed >= end || late || enough {
                 break;
             }
