@@ -30,6 +30,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::exec::lock;
 use crate::node::Node;
+use crate::probe::Probe;
 use crate::services::{
     ExecutorLink, Injector, ObjectsLink, QueueModel, Source, TableLink, TableModel,
 };
@@ -41,6 +42,9 @@ pub const RUN: &str = "run-1";
 
 /// What the simulated handler fills its output up with.
 pub const FILLING: char = '~';
+
+/// The node whose process compiles the result files, as `trommel run` in the foreground does.
+const FOREGROUND: &str = "a";
 
 /// Before a process tries again what the ledger did not answer.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
@@ -578,7 +582,8 @@ impl Process {
     /// Compiles the result files, if the job wants some and nobody has yet.
     async fn compile(&self, ledger: Ledger) -> Result<(), String> {
         let inner = &self.cluster.inner;
-        if inner.job.results.is_none() {
+        // The others are workers: they do not know that there are results to compile.
+        if inner.job.results.is_none() || self.node.name() != FOREGROUND {
             return Ok(());
         }
         let row = ledger.run(&self.cluster.run()).await;
@@ -598,6 +603,7 @@ impl Process {
         let compiled = compile(&reader, &results, b"", &self.node.runtime()).await;
         let manifest = compiled.map_err(|error| error.to_string())?;
         let generation = manifest.generation;
+        self.node.sometimes(Probe::Compiled);
         self.node
             .trace(&format_args!("compiled generation {generation}"));
         Ok(())

@@ -20,6 +20,7 @@ pub mod node;
 pub mod oracle;
 pub mod own;
 pub mod point;
+pub mod probe;
 pub mod report;
 mod results;
 pub mod run;

@@ -9,6 +9,7 @@ use trommel::ports::{Clock, Runtime, Spawn};
 
 use crate::entropy::Stream;
 use crate::exec::{Owner, Sleep};
+use crate::probe::Probe;
 use crate::simulation::World;
 
 /// Wall-clock time at the start of every simulation: 2026-01-01 00:00 UTC.
@@ -124,6 +125,11 @@ impl Node {
     pub fn freeze(&self, duration: std::time::Duration) {
         self.trace(&format_args!("frozen for {duration:?}"));
         self.world.exec.freeze(self.owner, duration);
+    }
+
+    /// Notes that something happened which must happen sometimes.
+    pub fn sometimes(&self, probe: Probe) {
+        self.world.sometimes(probe);
     }
 
     /// Writes an event of this node into the trace.

@@ -1,11 +1,13 @@
 //! What a person reads as text: a failure in at most twelve lines, coverage, a trace's lines.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
 use serde_json::json;
 
 use crate::oracle::Violation;
+use crate::probe::Probe;
 use crate::run::Outcome;
 use crate::scenario::{FaultSource, Scenario};
 use crate::search::Found;
@@ -164,9 +166,15 @@ pub fn coverage(found: &Found) -> String {
         let _ = writeln!(text, "never struck: {}", names.join(", "));
     }
     let _ = writeln!(text, "faults × operations: {} of {all}", found.pairs.len());
-    for (name, times) in &found.probes {
-        let _ = writeln!(text, "sometimes: {name}: {times}");
+    for probe in found.probes_missed() {
+        let _ = writeln!(text, "never happened: {}", probe.as_str());
     }
+    let probes: Vec<String> = found
+        .probes
+        .iter()
+        .map(|(probe, times)| format!("{} {times}", probe.as_str()))
+        .collect();
+    let _ = writeln!(text, "sometimes: {}", probes.join(", "));
     let compared: Vec<String> = found
         .compared
         .iter()
@@ -229,7 +237,8 @@ pub fn json(found: &Found) -> String {
         "failing": failing,
         "pairsHit": found.pairs.len(),
         "pairsMissed": missed,
-        "probes": found.probes,
+        "probes": found.probes.iter().map(|(probe, times)| (probe.as_str(), times)).collect::<BTreeMap<_, _>>(),
+        "probesMissed": found.probes_missed().into_iter().map(Probe::as_str).collect::<Vec<_>>(),
         "compared": found.compared,
         "calls": found.calls,
         "seconds": found.took.as_secs_f64(),

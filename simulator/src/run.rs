@@ -17,6 +17,7 @@ use crate::node::{Node, Skew};
 use crate::oracle::{Compared, Oracle, Violation};
 use crate::own::{Data, Own};
 use crate::point::{Kind, Operation, Point};
+use crate::probe::{Probe, Probes};
 use crate::scenario::{self, Happening, LINES_KEY, Scenario, Trouble, Workload, worker};
 use crate::services::Source;
 use crate::simulation::Simulation;
@@ -74,8 +75,8 @@ pub struct Outcome {
     pub trace: String,
     /// Virtual time that passed.
     pub virtual_time: Duration,
-    /// Things that happened at all, by name: `sometimes` of them must.
-    pub probes: BTreeMap<&'static str, u64>,
+    /// What happened that must happen sometimes.
+    pub probes: Probes,
 }
 
 /// Carries out a scenario.
@@ -153,7 +154,6 @@ impl Play<'_> {
             sim: &sim,
             cluster: &cluster,
             resumed: 0,
-            probes: BTreeMap::new(),
         };
         let mut oracle = Oracle::new(&sim, &cluster, self.is_small());
         if self.own.is_some() {
@@ -171,7 +171,6 @@ impl Play<'_> {
         if let (Some(own), Some(status), None) = (&self.own, status, &halted) {
             oracle.holds_for_its_owner(own, status);
         }
-        let probes = stage.probes;
         let (mut found, compared) = oracle.finish();
         if let Some(halt) = halted {
             found.push(Violation::new("L2", halt.to_string()));
@@ -191,7 +190,7 @@ impl Play<'_> {
             trace_hash: sim.trace_hash(),
             trace: sim.trace_text(),
             virtual_time: sim.now().since(Tick::default()),
-            probes,
+            probes: sim.probes(),
         }
     }
 }
@@ -209,7 +208,6 @@ struct Stage<'a> {
     sim: &'a Simulation,
     cluster: &'a Cluster,
     resumed: u32,
-    probes: BTreeMap<&'static str, u64>,
 }
 
 impl Stage<'_> {
@@ -316,10 +314,6 @@ impl Stage<'_> {
         self.cluster.is_over()
     }
 
-    fn probe(&mut self, name: &'static str) {
-        *self.probes.entry(name).or_default() += 1;
-    }
-
     /// Troubles at their time; faults until the time is over.
     fn chaos(&mut self) -> Result<(), Halt> {
         enum Step<'a> {
@@ -356,11 +350,11 @@ impl Stage<'_> {
             .trace(&format_args!("{what:?} of {name} for {length:?}"));
         match what {
             Happening::Crash => {
-                self.probe("a process was killed");
+                self.sim.sometimes(Probe::Killed);
                 self.sim.node(name).crash();
             }
             Happening::Freeze => {
-                self.probe("a process was frozen");
+                self.sim.sometimes(Probe::Frozen);
                 self.sim.node(name).freeze(length);
             }
             Happening::Cut => self.cluster.table().cut(name, until),
@@ -368,20 +362,20 @@ impl Stage<'_> {
             Happening::Drain => {
                 for process in self.cluster.processes() {
                     if process.node().name() == name && !process.is_over() {
-                        self.probe("a process was drained");
+                        self.sim.sometimes(Probe::Drained);
                         process.drain();
                     }
                 }
             }
             Happening::Overwrite => {
                 if let Some(number) = self.number_of(name) {
-                    self.probe("an object was overwritten");
+                    self.sim.sometimes(Probe::Overwritten);
                     self.sim.block_on(self.put(number))?;
                 }
             }
             Happening::Delete => {
                 if self.number_of(name).is_some() {
-                    self.probe("an object was deleted");
+                    self.sim.sometimes(Probe::Deleted);
                     let input = self.cluster.stores().input.clone();
                     let deleted = self
                         .sim
@@ -396,7 +390,7 @@ impl Stage<'_> {
                     .block_on(async { ledger.wish(&run, Wish::Pause).await })?;
                 // One that has ended cannot be paused.
                 if wished.is_ok() {
-                    self.probe("a run was asked to pause");
+                    self.sim.sometimes(Probe::AskedToPause);
                 }
             }
         }
@@ -435,7 +429,7 @@ impl Stage<'_> {
             .sim
             .block_on(async { ledger.resume(&row, None).await })?;
         if resumed.is_ok() {
-            self.probe("a run was resumed");
+            self.sim.sometimes(Probe::Resumed);
             self.start_all();
         }
         Ok(())
@@ -467,14 +461,13 @@ impl Stage<'_> {
             self.resumed += 1;
             match status {
                 RunStatus::Paused => {
-                    self.probe("a run came to rest as PAUSED");
+                    self.sim.sometimes(Probe::RestedPaused);
                     self.resume()?;
                 }
                 // Those who left while it was PAUSED did not see that it was resumed meanwhile, and one
                 // that was drained may have left only now: their operator starts them again.
                 RunStatus::Running
-                    if self.probes.contains_key("a run was resumed")
-                        || self.probes.contains_key("a process was drained") =>
+                    if self.sim.happened(Probe::Resumed) || self.sim.happened(Probe::Drained) =>
                 {
                     self.start_all();
                 }
@@ -486,8 +479,8 @@ impl Stage<'_> {
         }
         let status = self.status()?;
         match status {
-            RunStatus::Succeeded => self.probe("a run succeeded"),
-            RunStatus::Failed => self.probe("a run failed"),
+            RunStatus::Succeeded => self.sim.sometimes(Probe::Succeeded),
+            RunStatus::Failed => self.sim.sometimes(Probe::Failed),
             RunStatus::Paused | RunStatus::Running | RunStatus::Aborted => {}
         }
         let late = (!self.all_over()).then(|| {
@@ -541,7 +534,7 @@ impl Stage<'_> {
         if changed.is_err() {
             return Ok(false);
         }
-        self.probe("a run was redriven");
+        self.sim.sometimes(Probe::Redriven);
         self.sim.trace(&"redriven");
         match weather {
             Weather::Calm => self.cluster.set_behaviour(Behaviour {
@@ -553,7 +546,7 @@ impl Stage<'_> {
                 ..self.scenario.handler
             }),
             Weather::Stormy => {
-                self.probe("a redrive met faults");
+                self.sim.sometimes(Probe::RedrivenInStorm);
                 self.cluster.set_faults(self.scenario.faults.source());
             }
         }
@@ -562,7 +555,7 @@ impl Stage<'_> {
             Weather::Stormy => self.storm(Duration::from_secs(self.scenario.chaos_seconds / 2))?,
             Weather::Calm if failed_only => {
                 self.until_all_left(self.sim.now() + CALM_MAX)?;
-                self.probe("a redrive took only what had failed");
+                self.sim.sometimes(Probe::RedrivenFailedOnly);
                 oracle.settled_again(&failed)?;
             }
             Weather::Calm => {}
@@ -602,7 +595,7 @@ impl Stage<'_> {
             oracle.note("L4", None);
             return Ok(());
         }
-        self.probe("a dead session's permits came back");
+        self.sim.sometimes(Probe::PermitsCameBack);
         let janitor = self.sim.node("janitor");
         self.cluster.watch_only(&janitor);
         let latest = self.sim.now() + Duration::from_secs(150);

@@ -355,7 +355,7 @@ impl Scenario {
             retries: chance.below(4) as u32,
             interval_ms: [0, 500, 8_000, 40_000][chance.below(4) as usize],
             pauses: chance.chance(150_000),
-            results: chance.chance(300_000),
+            results: chance.chance(500_000),
         };
         // Seldom, as it is slow: result files of several pieces, and outputs kept as objects of their own.
         let (small, handler) = match chance.below(400) {

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::exec::lock;
 use crate::point::{Kind, Operation};
+use crate::probe::{Probe, Probes};
 use crate::run::{Outcome, Text, run};
 use crate::scenario::{Profile, Scenario};
 
@@ -55,7 +56,7 @@ pub struct Found {
     /// Faults that struck, by operation and kind.
     pub pairs: BTreeMap<(Operation, Kind), u64>,
     /// Things that happened.
-    pub probes: BTreeMap<&'static str, u64>,
+    pub probes: Probes,
     /// Comparisons by oracle.
     pub compared: BTreeMap<&'static str, u64>,
     /// Service calls.
@@ -86,13 +87,20 @@ impl Found {
         all.filter(|pair| !self.pairs.contains_key(pair)).collect()
     }
 
+    /// What never happened.
+    pub fn probes_missed(&self) -> Vec<Probe> {
+        let all = Probe::ALL.iter().copied();
+        all.filter(|probe| !self.probes.contains_key(probe))
+            .collect()
+    }
+
     fn add(&mut self, scenario: Scenario, outcome: Outcome) {
         self.scenarios += 1;
         for (point, kind) in &outcome.fired {
             *self.pairs.entry((point.operation, *kind)).or_default() += 1;
         }
         for (name, times) in &outcome.probes {
-            *self.probes.entry(name).or_default() += times;
+            *self.probes.entry(*name).or_default() += times;
         }
         for (oracle, times) in &outcome.compared {
             *self.compared.entry(oracle).or_default() += times;
@@ -182,6 +190,6 @@ fn panicked() -> Outcome {
         trace_hash: 0,
         trace: String::new(),
         virtual_time: Duration::ZERO,
-        probes: BTreeMap::new(),
+        probes: Probes::new(),
     }
 }

@@ -11,6 +11,7 @@ use crate::entropy::{Seed, Stream};
 use crate::exec::{Exec, Owner, lock};
 use crate::halt::{Halt, Limits, Panicked};
 use crate::node::{Node, Skew};
+use crate::probe::{Probe, Probes};
 use crate::schedule::Schedule;
 use crate::trace::Trace;
 
@@ -21,6 +22,7 @@ pub(crate) struct World {
     trace: Mutex<Trace>,
     nodes: Mutex<Nodes>,
     skews: Mutex<BTreeMap<String, Skew>>,
+    probes: Mutex<Probes>,
 }
 
 /// The processes there were, the latest of each name.
@@ -40,6 +42,10 @@ impl World {
     pub(crate) fn trace(&self, who: &str, what: &dyn fmt::Display) {
         let at = self.exec.now();
         lock(&self.trace).event(at, who, what);
+    }
+
+    pub(crate) fn sometimes(&self, probe: Probe) {
+        *lock(&self.probes).entry(probe).or_default() += 1;
     }
 
     /// The living process of this name; a new one, if there is none or it crashed.
@@ -109,6 +115,7 @@ impl Simulation {
             trace: Mutex::default(),
             nodes: Mutex::default(),
             skews: Mutex::default(),
+            probes: Mutex::default(),
         };
         Self {
             world: Arc::new(world),
@@ -128,6 +135,21 @@ impl Simulation {
     /// Nodes of this name have a clock that is wrong, from their next start.
     pub fn skew(&self, name: &str, skew: Skew) {
         lock(&self.world.skews).insert(name.to_owned(), skew);
+    }
+
+    /// Notes that something happened which must happen sometimes.
+    pub fn sometimes(&self, probe: Probe) {
+        self.world.sometimes(probe);
+    }
+
+    /// Whether it did.
+    pub fn happened(&self, probe: Probe) -> bool {
+        lock(&self.world.probes).contains_key(&probe)
+    }
+
+    /// How often each did.
+    pub fn probes(&self) -> Probes {
+        lock(&self.world.probes).clone()
     }
 
     /// Tasks go in this order from now on.

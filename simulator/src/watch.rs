@@ -13,6 +13,7 @@ use trommel::ports::executor::{Call, CallReport, ItemReport, Stop};
 
 use crate::exec::lock;
 use crate::node::Node;
+use crate::probe::Probe;
 use crate::services::TableModel;
 
 /// One call of one item, as the handler saw it.
@@ -140,7 +141,13 @@ impl<'a> Watched<'a> {
         let first = state.seen.len();
         state.calls += 1;
         let number = state.calls;
+        if call.items.len() > 1 {
+            node.sometimes(Probe::Batch);
+        }
         for item in &call.items {
+            if item.attempt > 1 {
+                node.sometimes(Probe::CalledAgain);
+            }
             state.seen.push(Seen {
                 item: item.id,
                 node: node.name().to_owned(),
@@ -199,6 +206,7 @@ impl Drop for Watched<'_> {
         }
         for seen in &state.seen[self.first..self.first + self.items] {
             if seen.succeeded.is_none() {
+                self.node.sometimes(Probe::Dropped);
                 self.node.trace(&format_args!("drops {}", seen.item));
             }
         }

@@ -20,6 +20,7 @@ use super::promises;
 use crate::exec::lock;
 use crate::node::Node;
 use crate::point::{Kind, Operation};
+use crate::probe::Probe;
 use crate::trace::{FNV_START, Fnv};
 
 /// How long DynamoDB knows a transaction's token ("TransactWriteItems", ClientRequestToken).
@@ -167,6 +168,7 @@ impl TableModel {
         let result = match request {
             Request::Write(write) => self.base.write(write.clone()).await,
             Request::Transact { token, .. } if self.knows(token) => {
+                who.sometimes(Probe::TokenKnown);
                 who.trace(&format_args!("a transaction of before: {token}"));
                 return Ok(None);
             }
@@ -185,13 +187,46 @@ impl TableModel {
             let hash = hash.finish();
             match &result {
                 Ok(_) => who.trace(&format_args!("wrote {} {hash:016x}", write.key)),
-                Err(error) => who.trace(&format_args!("{} {hash:016x}: {error}", write.key)),
+                Err(error) => {
+                    if matches!(error, TableError::ConditionFailed { .. }) {
+                        who.sometimes(Probe::LostARace);
+                    }
+                    who.trace(&format_args!("{} {hash:016x}: {error}", write.key));
+                }
             }
         }
         if result.is_ok() {
             self.check(request, before).await?;
         }
         result
+    }
+
+    fn probe_page(&self, key: &Key, before: Option<&Row>, after: &Row) {
+        let text =
+            |row: Option<&Row>, name: &str| row.and_then(|row| row.text(name)).map(str::to_owned);
+        let (was, is) = (text(before, "status"), after.text("status"));
+        if was.as_deref() != Some("waiting") && is == Some("waiting") {
+            self.service.sometimes(Probe::Waited);
+        }
+        if before.is_none() && key.sk.contains('e') {
+            self.service.sometimes(Probe::Escalated);
+        }
+        if was.as_deref() != Some("leased") {
+            return;
+        }
+        let pending = |items: &str| items.contains('.');
+        let items = text(before, "items").unwrap_or_default();
+        if is == Some("leased") && after.text("items") != Some(&items) && pending(&items) {
+            self.service.sometimes(Probe::SettledInParts);
+        }
+        let epoch = before.and_then(|row| row.num("epoch"));
+        let released = is == Some("ready") && after.text("items") == Some(&items);
+        if released
+            && after.num("deaths") > before.and_then(|row| row.num("deaths"))
+            && epoch.is_some()
+        {
+            self.service.sometimes(Probe::TakenOver);
+        }
     }
 
     fn note(&self, broken: Option<String>) {
@@ -219,6 +254,7 @@ impl TableModel {
             if of_page && !key.sk.contains('#') {
                 lock(&self.compared).pages += 1;
                 if let Some(page) = &after {
+                    self.probe_page(key, before.as_ref(), page);
                     self.service.trace(&PageState { key, page });
                 }
                 let name = key.to_string();
@@ -283,6 +319,7 @@ impl TableLink {
         self.sleep(ticket.way()).await;
         let until = lock(&self.model.cut).get(self.node.name()).copied();
         if until.is_some_and(|until| self.node.tick() < until) {
+            self.node.sometimes(Probe::WasCut);
             self.sleep(PATIENCE_MAX).await;
             return Err(unclear("the link is cut"));
         }
@@ -333,6 +370,7 @@ impl TableLink {
         let ticket = &mut self.ticket(operation, &first.key);
         self.go(ticket).await?;
         if self.model.is_hot(&request) {
+            self.node.sometimes(Probe::WasHot);
             return Err(TableError::Throttled("a hot partition".to_owned()));
         }
         match ticket.fault {
@@ -378,6 +416,7 @@ impl TableLink {
         let service = model.service.clone();
         let arrive = async move {
             model.service.sleep(after).await;
+            model.service.sometimes(Probe::ArrivedLate);
             model.service.trace(&"a late request arrives");
             let _ = model.apply(&model.service, &request).await;
         };
