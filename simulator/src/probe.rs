@@ -81,8 +81,6 @@ probes! {
     SettledInParts = "a page was settled in several writes",
     /// With a manifest.
     Compiled = "result files were compiled",
-    /// By a reader that did not begin it.
-    ReadOn = "a part was frozen by a second reader",
 }
 
 /// How often each happened.

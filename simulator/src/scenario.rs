@@ -236,7 +236,7 @@ fn rates(chance: &Stream, profile: Profile) -> Rates {
     let mut rates = Rates::new();
     for kind in Kind::ALL {
         let takes_part = chance.chance(600_000);
-        let often = 1_000 + chance.below(50_000) as u32;
+        let often = 1_000 + chance.below(75_000) as u32;
         let rate = match profile {
             Profile::Swarm if takes_part => often,
             Profile::Low => 1_500,
@@ -358,7 +358,7 @@ impl Scenario {
             results: chance.chance(500_000),
         };
         // Seldom, as it is slow: result files of several pieces, and outputs kept as objects of their own.
-        let (small, handler) = match chance.below(400) {
+        let (small, handler) = match chance.below(120) {
             0 if tuning.results => (
                 40,
                 Behaviour {

@@ -10,6 +10,7 @@ use crate::core::id::{ItemId, RunId};
 use crate::core::lane::Lane;
 use crate::core::tolerance::Percent;
 use crate::job_file::units;
+use crate::runner::Role;
 
 use super::view::ItemState;
 
@@ -168,6 +169,9 @@ pub struct RunArgs {
     /// Calls at one time, over all processes
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_concurrency: Option<u32>,
+    /// What this process does: all, or router (reads, routes and judges; calls are left to `worker`s)
+    #[arg(long, value_name = "ROLE", default_value = "all", value_parser = role)]
+    pub role: Role,
 }
 
 /// `worker`.
@@ -281,6 +285,9 @@ pub struct RedriveArgs {
     /// Leave the work to processes that are running
     #[arg(long)]
     pub detach: bool,
+    /// What this process does: all, or router (reopens and judges; calls are left to `worker`s)
+    #[arg(long, value_name = "ROLE", default_value = "all", value_parser = role)]
+    pub role: Role,
     /// What to select.
     #[command(flatten)]
     pub selection: SelectionArgs,
@@ -382,10 +389,17 @@ pub struct ResumeArgs {
     /// Leave the work to processes that are running
     #[arg(long)]
     pub detach: bool,
+    /// What this process does: all, or router (reads, routes and judges; calls are left to `worker`s)
+    #[arg(long, value_name = "ROLE", default_value = "all", value_parser = role)]
+    pub role: Role,
 }
 
 fn lane(text: &str) -> Result<Lane, String> {
     Lane::from_name(text).ok_or_else(|| "a lane is `function` or `container`".to_owned())
+}
+
+fn role(text: &str) -> Result<Role, String> {
+    Role::from_name(text).ok_or_else(|| "a role is `all` or `router`".to_owned())
 }
 
 fn state(text: &str) -> Result<ItemState, String> {

@@ -54,7 +54,7 @@ pub struct SessionRow {
     pub duration: Duration,
     /// Permits it holds.
     pub permits: u32,
-    /// Items it has in calls, by run.
+    /// The runs it may lease or settle pages of, and how many of their items it has in calls.
     pub running: BTreeMap<RunId, u64>,
     /// Who it is, for people: host and process.
     pub who: String,

@@ -14,7 +14,7 @@ use crate::ports::Executor;
 use crate::shell::report::{RunReport, report};
 
 use super::backend::{Backend, BackendError, Purpose};
-use super::foreground::{Foreground, RunnerError};
+use super::foreground::{Foreground, Role, RunnerError};
 use super::opener::{JobOpener, StoredJob};
 
 /// A job whose lanes are a handler of this program.
@@ -91,6 +91,7 @@ impl Embedded {
             backend: backend.clone(),
             opener,
             who,
+            role: Role::All,
             drain,
         };
         let run = RunId::new(format!(

@@ -51,6 +51,42 @@ pub struct Ended {
     pub manifest: Option<Manifest>,
 }
 
+/// What a process does for its runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Role {
+    /// All of it.
+    #[default]
+    All,
+    /// Reads, routes, redrives, judges and compiles; calls are left to workers elsewhere.
+    Router,
+}
+
+impl Role {
+    /// Its name, as on the command line.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::Router => "router",
+        }
+    }
+
+    /// The role of this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::All, Self::Router]
+            .into_iter()
+            .find(|role| role.as_str() == name)
+    }
+
+    /// The lanes of the job whose calls run in this process.
+    fn lanes(self, job: &Job) -> Vec<Lane> {
+        let has = |lane: &Lane| job.lane(*lane).is_some();
+        match self {
+            Self::All => Lane::ALL.into_iter().filter(has).collect(),
+            Self::Router => Vec::new(),
+        }
+    }
+}
+
 /// One process's work on a job's runs.
 pub struct Foreground {
     /// The backend, opened to run.
@@ -59,6 +95,8 @@ pub struct Foreground {
     pub opener: Arc<dyn OpenRun>,
     /// Who this is, for people: host and process.
     pub who: String,
+    /// What this process does for a run that it drives.
+    pub role: Role,
     /// Asked: stop taking work, finish or give back, pause the run.
     pub drain: CancellationToken,
 }
@@ -106,10 +144,7 @@ impl Foreground {
     /// # Errors
     /// [`RunnerError`]; the run can be resumed.
     pub async fn run(&self, job: &Job, run: &RunId) -> Result<Ended, RunnerError> {
-        let lanes: Vec<Lane> = Lane::ALL
-            .into_iter()
-            .filter(|lane| job.lane(*lane).is_some())
-            .collect();
+        let lanes = self.role.lanes(job);
         loop {
             let session = self.session(job, &lanes).await?;
             let driven = session.drive(run).await;

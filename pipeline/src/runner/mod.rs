@@ -11,5 +11,5 @@ mod opener;
 
 pub use backend::{Backend, BackendError, Purpose};
 pub use embed::{EmbedError, Embedded};
-pub use foreground::{Ended, Foreground, RunnerError};
+pub use foreground::{Ended, Foreground, Role, RunnerError};
 pub use opener::{JobOpener, StoredJob};

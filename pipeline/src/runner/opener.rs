@@ -63,9 +63,18 @@ impl StoredJob {
     }
 }
 
+/// Where the calls of runs are carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Calls {
+    Here,
+    /// By workers: the programs need not be on this machine.
+    Elsewhere,
+}
+
 /// Opens runs for sessions of this process.
 pub struct JobOpener {
     backend: Arc<Backend>,
+    calls: Calls,
     handler: Option<Arc<dyn Executor>>,
     reaper_program: Option<std::path::PathBuf>,
     reaper: OnceCell<Arc<Reaper>>,
@@ -77,9 +86,18 @@ impl JobOpener {
     pub fn commands(backend: Arc<Backend>, reaper_program: Option<std::path::PathBuf>) -> Self {
         Self {
             backend,
+            calls: Calls::Here,
             handler: None,
             reaper_program,
             reaper: OnceCell::new(),
+        }
+    }
+
+    /// For runs whose calls are carried out by other processes.
+    pub fn router(backend: Arc<Backend>) -> Self {
+        Self {
+            calls: Calls::Elsewhere,
+            ..Self::commands(backend, None)
         }
     }
 
@@ -87,6 +105,7 @@ impl JobOpener {
     pub fn handler(backend: Arc<Backend>, handler: Arc<dyn Executor>) -> Self {
         Self {
             backend,
+            calls: Calls::Here,
             handler: Some(handler),
             reaper_program: None,
             reaper: OnceCell::new(),
@@ -122,6 +141,9 @@ impl JobOpener {
         input: &Arc<dyn crate::ports::Objects>,
     ) -> Result<BTreeMap<Lane, Arc<dyn Executor>>, String> {
         let mut executors: BTreeMap<Lane, Arc<dyn Executor>> = BTreeMap::new();
+        if self.calls == Calls::Elsewhere {
+            return Ok(executors);
+        }
         for lane in Lane::ALL {
             let Some(spec) = job.lane(lane) else { continue };
             let executor: Arc<dyn Executor> = match (&spec.executor, &self.handler) {

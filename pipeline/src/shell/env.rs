@@ -230,7 +230,7 @@ pub struct Env {
     pub closing: CancellationToken,
     /// Ends all work at once: the leases are lost, or the process leaves.
     pub kill: CancellationToken,
-    /// The lanes whose queue last answered with nothing.
+    /// The lanes whose queue last answered with nothing; a session that does not work on a lane never knows.
     pub empty: BTreeMap<Lane, AtomicBool>,
     runs: Mutex<BTreeMap<RunId, RunHandle>>,
     /// A run became known.
@@ -253,7 +253,7 @@ impl Env {
     ) -> Arc<Self> {
         let empty = Lane::ALL
             .into_iter()
-            .map(|lane| (lane, AtomicBool::new(true)))
+            .map(|lane| (lane, AtomicBool::new(false)))
             .collect();
         Arc::new(Self {
             ledger,
@@ -353,6 +353,12 @@ impl Env {
     pub(super) fn holds(&self, run: &RunId, page: PageId) -> bool {
         let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         held.contains_key(&(run.clone(), page))
+    }
+
+    /// The runs of which a worker of this session leases or holds pages.
+    pub(super) fn runs_held(&self) -> BTreeMap<RunId, u64> {
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.keys().map(|(run, _)| (run.clone(), 0)).collect()
     }
 
     /// The name under which a failure is counted: its class, or `Other` once this session has named too

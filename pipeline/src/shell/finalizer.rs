@@ -12,11 +12,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::io::AsyncReadExt;
 
-use crate::core::id::ItemId;
+use crate::core::id::{ItemId, SessionId};
 use crate::core::outcome::{ItemCounts, Outcome};
-use crate::core::page::{Mark, PageStatus};
+use crate::core::page::{Mark, PageStatus, Refusal};
 use crate::core::planted::{Bug, is_planted};
-use crate::ledger::{Held, LedgerError, SessionStatus};
+use crate::core::time::Tick;
+use crate::ledger::{Held, LedgerError, SessionRow, SessionStatus};
 use crate::ports::objects::Upload;
 use crate::ports::{Objects, ObjectsError, Runtime};
 
@@ -29,9 +30,12 @@ const FILE_BYTES_MAX: u64 = 5 * 1024 * 1024 * 1024;
 /// Bytes gathered before they are handed to the store; pieces must be of 5 MiB or more.
 const PIECE_BYTES: usize = 8 * 1024 * 1024;
 
-/// A page still held by a session that has not heard of the end is waited for; a session that died
-/// in between is not.
-const HELD_WAIT_MAX: Duration = Duration::from_secs(60);
+/// Sessions that have not heard of the end, and pages that they hold, are waited for so long: calls that are
+/// stopped have the grace time to end, and a session that fell silent is dead sooner.
+const HELD_WAIT_MAX: Duration = Duration::from_mins(2);
+
+/// Between two looks at what is still held.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
 /// Why result files were not compiled.
 #[derive(Debug, thiserror::Error)]
@@ -120,9 +124,12 @@ pub async fn compile(
     prefix: &[u8],
     runtime: &Runtime,
 ) -> Result<Manifest, CompileError> {
-    if !is_planted(Bug::CompiledWhileHeld) {
-        wait_until_unheld(run, runtime).await?;
-    }
+    let holders = Holders {
+        run,
+        runtime,
+        until: runtime.clock.tick() + HELD_WAIT_MAX,
+    };
+    holders.wait_until_all_heard().await?;
     let mut directory = prefix.to_vec();
     directory.extend_from_slice(format!("{}/", run.row.id).as_bytes());
     let mut files: Vec<Files<'_>> = KINDS
@@ -135,7 +142,10 @@ pub async fn compile(
         let Some(last) = parts.last() else { break };
         next = last.number + 1;
         for part in parts {
-            let view = run.part(part).await?;
+            let mut view = run.part(part).await?;
+            for held in &mut view.pages {
+                holders.free(held).await?;
+            }
             let outputs = outputs_of(run, &view.pages).await?;
             for item in run.items(&view).await? {
                 let output = outputs.get(&item.item);
@@ -201,21 +211,94 @@ async fn former_files(results: &dyn Objects, key: &[u8]) -> Result<Vec<String>, 
     Ok(files.into_values().flatten().map(|file| file.key).collect())
 }
 
-/// Waits until no page is leased by a session that lives.
-async fn wait_until_unheld(run: &RunReader, runtime: &Runtime) -> Result<(), CompileError> {
-    const LOOK_AGAIN: Duration = Duration::from_millis(200);
-    let until = runtime.clock.tick() + HELD_WAIT_MAX;
-    loop {
-        let sessions = run.ledger.sessions(&run.row.job).await?;
-        let works = sessions.iter().any(|session| {
-            session.status == SessionStatus::Live
-                && session.running.contains_key(&run.row.id)
-                && session.id != *run.ledger.session()
-        });
-        if !works || runtime.clock.tick() >= until {
-            return Ok(());
+/// Those who may still settle items of a run that has ended: what they settle later would not be in its files.
+struct Holders<'a> {
+    run: &'a RunReader,
+    runtime: &'a Runtime,
+    /// From then on nobody is waited for.
+    until: Tick,
+}
+
+impl Holders<'_> {
+    fn waits(&self) -> bool {
+        self.runtime.clock.tick() < self.until && !is_planted(Bug::CompiledWhileHeld)
+    }
+
+    /// Waits until every session that lives has said in a beat of its own that it does not work on the run. Two
+    /// beats are waited for: the next may have been under way already. One that falls silent is dead; its sweeper
+    /// may be, too.
+    async fn wait_until_all_heard(&self) -> Result<(), LedgerError> {
+        const BEATS: i64 = 2;
+        let (ledger, job) = (&self.run.ledger, &self.run.row.job);
+        let others = async || -> Result<Vec<SessionRow>, LedgerError> {
+            let mut sessions = ledger.sessions(job).await?;
+            sessions.retain(|session| {
+                session.status == SessionStatus::Live && session.id != *ledger.session()
+            });
+            Ok(sessions)
+        };
+        let mut first: BTreeMap<SessionId, i64> = BTreeMap::new();
+        for session in others().await? {
+            first.insert(session.id, session.beat);
         }
-        runtime.clock.sleep(LOOK_AGAIN).await;
+        let mut last: BTreeMap<SessionId, (i64, Tick)> = BTreeMap::new();
+        while self.waits() {
+            let asked = self.runtime.clock.tick();
+            let mut may_settle = false;
+            for session in others().await? {
+                let now = self.runtime.clock.tick();
+                let seen = last
+                    .entry(session.id.clone())
+                    .or_insert((session.beat, now));
+                if seen.0 != session.beat {
+                    *seen = (session.beat, now);
+                }
+                if asked.since(seen.1) >= session.duration {
+                    match ledger.mark_dead(job, &session).await {
+                        Ok(()) | Err(LedgerError::Raced) => {}
+                        Err(error) => return Err(error),
+                    }
+                }
+                let heard = first
+                    .get(&session.id)
+                    .is_none_or(|beat| session.beat >= beat + BEATS);
+                may_settle |= !heard || session.running.contains_key(&self.run.row.id);
+            }
+            if !may_settle {
+                return Ok(());
+            }
+            self.runtime.clock.sleep(LOOK_AGAIN).await;
+        }
+        Ok(())
+    }
+
+    /// Waits until a live session has given the page back or settled it; takes it from a dead one, whose late
+    /// writes are fenced thereby.
+    async fn free(&self, held: &mut Held) -> Result<(), LedgerError> {
+        let run = &self.run.row.id;
+        while let PageStatus::Leased { session } = &held.page.status {
+            if !self.waits() {
+                return Ok(());
+            }
+            if self.is_live(session).await? {
+                self.runtime.clock.sleep(LOOK_AGAIN).await;
+            } else {
+                match self.run.ledger.take_over(run, held, session).await {
+                    Ok(_) | Err(LedgerError::Raced | LedgerError::Page(Refusal::Done)) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            let now = self.run.ledger.page(run, held.page.id).await?;
+            *held = now.ok_or_else(|| LedgerError::NotFound(format!("page {}", held.page.id)))?;
+        }
+        Ok(())
+    }
+
+    async fn is_live(&self, session: &SessionId) -> Result<bool, LedgerError> {
+        let sessions = self.run.ledger.sessions(&self.run.row.job).await?;
+        Ok(sessions
+            .iter()
+            .any(|row| row.id == *session && row.status == SessionStatus::Live))
     }
 }
 

@@ -11,9 +11,10 @@ use crate::ports::{Queue, QueueError};
 
 use super::env::Env;
 
-/// How long a hint stays hidden while its page is being leased. If the worker dies in between, the
-/// hint comes back; if it only is slow, a second worker finds the page leased.
-pub(super) const HINT_VISIBILITY: Duration = Duration::from_secs(30);
+/// How long a hint stays hidden while its page is being leased, which is a read and a write. If the worker dies
+/// in between, the hint comes back; if it only is slow, a second worker finds the page leased. Short, as a
+/// process that left may have a receive under way at the service, which then hides a hint that nobody got.
+pub(super) const HINT_VISIBILITY: Duration = Duration::from_secs(5);
 
 /// The hint's text.
 pub(super) fn encode(run: &RunId, page: PageId) -> String {

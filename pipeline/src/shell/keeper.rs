@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::core::time::Tick;
 use crate::ledger::LedgerError;
 
-use super::env::Env;
+use super::env::{Env, Mode};
 
 /// Permits unused for so long go back to the pool, for other sessions.
 const IDLE_BACK_AFTER: Duration = Duration::from_secs(5);
@@ -57,11 +57,13 @@ fn is_too_late(now: Tick, last_good: Tick, latest: Duration) -> bool {
     now.since(last_good) >= latest
 }
 
+/// Every run that this session may lease or settle pages of, with its items in calls: who compiles result files
+/// waits until a run is none of them.
 fn running(env: &Env) -> BTreeMap<crate::core::id::RunId, u64> {
-    let mut running = BTreeMap::new();
+    let mut running = env.runs_held();
     for run in env.known_runs() {
         let items = run.running.load(Ordering::Relaxed);
-        if items > 0 {
+        if items > 0 || run.now().mode == Mode::Work {
             running.insert(run.id.clone(), items);
         }
     }

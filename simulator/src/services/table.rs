@@ -12,8 +12,8 @@ use async_trait::async_trait;
 use futures_util::FutureExt as _;
 use trommel::adapters::memory::MemoryTable;
 use trommel::core::time::Tick;
-use trommel::ports::table::{QueryPage, TableProfile};
-use trommel::ports::{Consistency, Key, Query, Row, Table, TableError, Write};
+use trommel::ports::table::{Change, QueryPage, TableProfile};
+use trommel::ports::{Consistency, Key, Query, Row, Table, TableError, Update, Value, Write};
 
 use super::injector::{HANG, Injector, LATE_MAX, PATIENCE_MAX, SLOW_MAX, Ticket};
 use super::promises;
@@ -242,6 +242,10 @@ impl TableModel {
             let of_run = key.pk.starts_with("run#");
             let of_page = key.pk.starts_with("page#");
             let of_permits = key.pk.starts_with("permit#");
+            let of_session = key.pk.starts_with("session#");
+            if of_session && sets_status(&write.change, "dead") {
+                self.service.sometimes(Probe::MarkedDead);
+            }
             if !(of_run || of_page || of_permits) {
                 continue;
             }
@@ -270,6 +274,14 @@ impl TableModel {
             }
         }
         Ok(())
+    }
+}
+
+fn sets_status(change: &Change, to: &str) -> bool {
+    let sets = |update: &Update| matches!(update, Update::Set(name, Value::Text(text)) if name == "status" && text == to);
+    match change {
+        Change::Update(updates) => updates.iter().any(sets),
+        Change::Put(_) | Change::Delete | Change::Check => false,
     }
 }
 

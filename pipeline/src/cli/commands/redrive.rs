@@ -49,7 +49,7 @@ pub(super) async fn redrive(global: &Global, args: RedriveArgs) -> Result<Exit, 
     let row = at.run(&RunRef::Id(row.id)).await?;
     let row = replace_job(&at, row, args.job.as_deref()).await?;
     let job = parse(&StoredJob::of(&row))?;
-    let working = Working::new(&at, &job).await?;
+    let working = Working::new(&at, &job, args.role).await?;
     start(&at, &row, selection, &args).await?;
     if !global.quiet {
         tell(&format!("redriving {}\n", taken(&plan, &row)));

@@ -21,7 +21,7 @@ use crate::core::tolerance::Tolerance;
 use crate::job_file::{Executors, Overrides};
 use crate::ledger::{LedgerError, NewRun, RunRow};
 use crate::ports::TableError;
-use crate::runner::{Ended, Foreground, JobOpener, Purpose, StoredJob};
+use crate::runner::{Ended, Foreground, JobOpener, Purpose, Role, StoredJob};
 use crate::shell::finalizer::Manifest;
 
 /// `trommel run JOB`.
@@ -37,7 +37,7 @@ pub(super) async fn run(global: &Global, args: RunArgs) -> Result<Exit, CliError
     let job = stored.parse(Executors::Commands).map_err(job_errors)?;
     check_input(&job)?;
     let at = open_uri(&job.ledger, Purpose::Run).await?;
-    let working = Working::new(&at, &job).await?;
+    let working = Working::new(&at, &job, args.role).await?;
     mention_unfinished(&at, &job, global).await?;
     let row = create(&at, &job, &stored).await?;
     working.work(&at, &job, &row, global).await
@@ -161,7 +161,7 @@ pub(super) async fn resume(global: &Global, args: ResumeArgs) -> Result<Exit, Cl
     let row = replace_job(&at, row, args.job.as_deref()).await?;
     let is_rejudged = row.state.limits != limits_before;
     let job = parse(&StoredJob::of(&row))?;
-    let working = Working::new(&at, &job).await?;
+    let working = Working::new(&at, &job, args.role).await?;
     let tolerance = match (
         args.tolerated_failure_count,
         args.tolerated_failure_percentage,
@@ -285,7 +285,7 @@ pub(super) async fn worker(global: &Global, args: WorkerArgs) -> Result<Exit, Cl
         return Err(CliError::new(ErrorCode::BadArgument, problem));
     }
     let at = open_uri(&job.ledger, Purpose::Run).await?;
-    let working = Working::new(&at, &job).await?;
+    let working = Working::new(&at, &job, Role::All).await?;
     if !global.quiet {
         tell(&format!(
             "working on the {} lane of {}; Ctrl-C drains\n",
@@ -304,9 +304,16 @@ pub(super) struct Working {
 
 impl Working {
     /// Checks that the job's programs are there, and gets ready.
-    pub(super) async fn new(at: &Open, job: &Job) -> Result<Self, CliError> {
-        let reaper = std::env::current_exe().ok();
-        let opener = JobOpener::commands(at.backend.clone(), reaper);
+    pub(super) async fn new(at: &Open, job: &Job, role: Role) -> Result<Self, CliError> {
+        let opener = match role {
+            Role::All => JobOpener::commands(at.backend.clone(), std::env::current_exe().ok()),
+            Role::Router if at.backend.is_run_by_another().is_some() => {
+                let problem = "an embedded ledger has one process: nobody could help a router";
+                return Err(CliError::new(ErrorCode::BadArgument, problem)
+                    .hinted("leave --role out, or keep the ledger in DynamoDB"));
+            }
+            Role::Router => JobOpener::router(at.backend.clone()),
+        };
         let nothing: Arc<dyn crate::ports::Objects> =
             Arc::new(crate::adapters::memory::MemoryObjects::new());
         opener.lane_executors(job, &nothing).await.map_err(|why| {
@@ -317,6 +324,7 @@ impl Working {
             backend: at.backend.clone(),
             opener: Arc::new(opener),
             who: format!("process {}", std::process::id()),
+            role,
             drain: CancellationToken::new(),
         };
         Ok(Self { foreground })

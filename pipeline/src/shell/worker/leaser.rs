@@ -212,15 +212,16 @@ async fn try_lease(
         Err(OpenError::Ledger(error)) => return Err(error.into()),
         Err(OpenError::Cannot(why)) => return Err(LeaseError::Later(why)),
     };
-    let seen = run.now();
-    if seen.mode != Mode::Work {
-        return Err(LeaseError::Spent(format!(
-            "the run is {}",
-            seen.status.as_str()
-        )));
-    }
+    // Held before it is looked whether the run goes on: a beat that says that this session does not work on it
+    // must not be under way while it is leased.
     env.hold(&run.id, page);
-    let leased = lease_page(env, run.clone(), page, seen.generation).await;
+    let seen = run.now();
+    let leased = if seen.mode == Mode::Work {
+        lease_page(env, run.clone(), page, seen.generation).await
+    } else {
+        let status = seen.status.as_str();
+        Err(LeaseError::Spent(format!("the run is {status}")))
+    };
     if leased.is_err() {
         env.let_go(&run.id, page);
     }
