@@ -41,7 +41,7 @@ use crate::watch::{Seen, Watch, WatchedExecutor};
 pub const RUN: &str = "run-1";
 
 /// What the simulated handler fills its output up with.
-pub const FILLING: char = '~';
+pub const FILLING: &str = "~";
 
 /// The node whose process compiles the result files, as `trommel run` in the foreground does.
 const FOREGROUND: &str = "a";
@@ -380,7 +380,7 @@ impl Cluster {
         }
         let mut output = item.idempotency_key();
         let bytes = output.len().max(behaviour.output_bytes as usize);
-        output.extend(std::iter::repeat_n(FILLING, bytes - output.len()));
+        output.push_str(&FILLING.repeat(bytes - output.len()));
         Ok(output)
     }
 

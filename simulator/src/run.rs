@@ -9,7 +9,6 @@ use trommel::core::run::{RunEvent, RunStatus, Wish};
 use trommel::core::time::Tick;
 use trommel::ledger::Redrive;
 use trommel::ports::table::TableProfile;
-use trommel::shell::Settings;
 
 use crate::cluster::{Behaviour, Cluster, Process};
 use crate::halt::{Halt, Limits};
@@ -107,7 +106,7 @@ pub fn run_with(scenario: &Scenario, text: Text, crash_at: Option<(u64, Kind)>) 
 
 impl Play<'_> {
     fn cluster(&self, sim: &Simulation) -> Cluster {
-        let profile = (Settings::shared(), SHARED);
+        let profile = (self.scenario.tuning.settings(), SHARED);
         match self.own.clone() {
             None => Cluster::new(sim, self.scenario.job(), profile.0, profile.1),
             Some(own) => {
@@ -148,6 +147,8 @@ impl Play<'_> {
             sim.forget_text();
         }
         let cluster = self.cluster(&sim);
+        let session = scenario.tuning.settings().session_duration;
+        cluster.injector().set_session(session);
         let mut stage = Stage {
             scenario,
             own: self.own.as_ref(),

@@ -14,6 +14,7 @@ use trommel::core::job::{
 };
 use trommel::core::retry::{Errors, Jitter, RetryRule};
 use trommel::core::tolerance::{Percent, Tolerance};
+use trommel::shell::Settings;
 
 use crate::cluster::Behaviour;
 use crate::entropy::{Seed, Stream};
@@ -102,6 +103,28 @@ pub struct Tuning {
     /// Result files are compiled at the end.
     #[serde(default)]
     pub results: bool,
+    /// A session that is silent for so long, in seconds, is dead.
+    #[serde(default = "session_seconds")]
+    pub session_seconds: u32,
+}
+
+/// What production has.
+fn session_seconds() -> u32 {
+    30
+}
+
+impl Tuning {
+    /// How sessions behave: as in production, or the same in less time.
+    pub fn settings(&self) -> Settings {
+        let shared = Settings::shared();
+        let session_duration = Duration::from_secs(u64::from(self.session_seconds.max(3)));
+        Settings {
+            session_duration,
+            beat_every: shared.beat_every.min(session_duration / 5),
+            sweep_every: shared.sweep_every.min(session_duration / 4),
+            ..shared
+        }
+    }
 }
 
 /// The clock of one node.
@@ -236,7 +259,7 @@ fn rates(chance: &Stream, profile: Profile) -> Rates {
     let mut rates = Rates::new();
     for kind in Kind::ALL {
         let takes_part = chance.chance(600_000);
-        let often = 1_000 + chance.below(75_000) as u32;
+        let often = 1_000 + chance.below(120_000) as u32;
         let rate = match profile {
             Profile::Swarm if takes_part => often,
             Profile::Low => 1_500,
@@ -293,13 +316,13 @@ fn clocks(chance: &Stream, workers: u32) -> Vec<WrongClock> {
     clocks
 }
 
-fn troubles(chance: &Stream, workers: u32, items: u64) -> Vec<Trouble> {
+fn troubles(chance: &Stream, workers: u32, items: u64, session_ms: u64) -> Vec<Trouble> {
     let count = chance.below(5);
     let trouble = |_| {
-        let at_ms = chance.below(60_000);
+        let at_ms = chance.below(2 * session_ms);
         let node = worker(chance.below(u64::from(workers)) as u32);
         let what = Happening::ALL[chance.below(Happening::ALL.len() as u64) as usize];
-        let for_ms = chance.below(50_000);
+        let for_ms = chance.below(session_ms * 5 / 3);
         let victim = object(chance.below(items.max(1)));
         match what {
             Happening::Overwrite | Happening::Delete => Trouble {
@@ -353,12 +376,14 @@ impl Scenario {
             tolerated: chance.below(8),
             tolerated_percent: chance.chance(200_000).then(|| 10 * chance.below(10) as u8),
             retries: chance.below(4) as u32,
-            interval_ms: [0, 500, 8_000, 40_000][chance.below(4) as usize],
+            interval_ms: [0, 500, 500, 3_000, 8_000, 40_000][chance.below(6) as usize],
             pauses: chance.chance(150_000),
             results: chance.chance(500_000),
+            session_seconds: [6, 10, 10, 10, 30][chance.below(5) as usize],
         };
+        let session_ms = u64::from(tuning.session_seconds) * 1000;
         // Seldom, as it is slow: result files of several pieces, and outputs kept as objects of their own.
-        let (small, handler) = match chance.below(120) {
+        let (small, handler) = match chance.below(1_500) {
             0 if tuning.results => (
                 40,
                 Behaviour {
@@ -378,8 +403,8 @@ impl Scenario {
         let lines = chance.chance(150_000);
         let items = small + large;
         let troubles = match profile {
-            Profile::Swarm => troubles(chance, workers, items),
-            Profile::Low if chance.chance(300_000) => troubles(chance, workers, items),
+            Profile::Swarm => troubles(chance, workers, items, session_ms),
+            Profile::Low if chance.chance(300_000) => troubles(chance, workers, items, session_ms),
             Profile::Low | Profile::None => Vec::new(),
         };
         let schedule = match chance.below(10) {
@@ -406,7 +431,7 @@ impl Scenario {
             handler,
             troubles,
             faults: FaultSource::Swarm(rates(chance, profile)),
-            chaos_seconds: 90,
+            chaos_seconds: 3 * u64::from(tuning.session_seconds),
             redrives: chance.below(8).saturating_sub(5) as u32,
             redrive_failed_only: chance.chance(300_000),
             expect: None,

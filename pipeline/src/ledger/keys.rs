@@ -48,14 +48,15 @@ pub(super) fn all_progress(run: &RunId) -> String {
     format!("shard#{run}")
 }
 
-/// `tally#<run>#<slot>` / `<generation>`.
+/// `tally#<run>` / `<generation>#<slot>`. All in one partition, as every look of a judge reads them all, and each
+/// session adds to its slot once a second at most: 500 sessions make it hot, in a transaction of two units each.
 pub(super) fn tally(run: &RunId, slot: u32, generation: Generation) -> Key {
-    Key::new(tallies(run, slot), format!("{:05}", generation.0))
+    Key::new(tallies(run), format!("{:05}#{slot:02}", generation.0))
 }
 
-/// The partition of one tally slot.
-pub(super) fn tallies(run: &RunId, slot: u32) -> String {
-    format!("tally#{run}#{slot:02}")
+/// The partition of a run's tallies.
+pub(super) fn tallies(run: &RunId) -> String {
+    format!("tally#{run}")
 }
 
 /// `failure#<run>#<shard>` / `<page>#<index>#<generation>`, under the page where the item first stood.

@@ -324,7 +324,7 @@ mod tests {
             crate::ports::Value::Num(_) => 8,
             crate::ports::Value::Text(text) => text.len(),
         };
-        let bytes: usize = row.0.iter().map(|(name, v)| name.len() + value(v)).sum();
+        let bytes: usize = row.iter().map(|(name, v)| name.len() + value(v)).sum();
         let keys = "page#brave-heron-4f2a#15".len() + "00000009-00099".len() + 4;
         assert!(bytes + keys <= 1024, "{} bytes", bytes + keys);
     }

@@ -6,9 +6,9 @@ use crate::core::id::{Generation, RunId, SessionId, TALLY_SLOTS};
 use crate::core::outcome::{Outcome, Settled};
 use crate::core::planted::{Bug, is_planted};
 use crate::core::tally::{CLASSES_MAX, Tallies, Tally};
-use crate::ports::{Query, Row, Update, Write};
+use crate::ports::{Key, Query, Row, Update, Write};
 
-use super::error::LedgerError;
+use super::error::{LedgerError, damaged};
 use super::{Ledger, SCHEMA_VERSION, keys};
 
 /// The class under which failures are counted once a row names too many.
@@ -87,9 +87,8 @@ fn decode(row: &Row) -> Tally {
     }
     let class = |name: &str| name.strip_prefix(CLASS_PREFIX).map(str::to_owned);
     let classes = row
-        .0
-        .keys()
-        .filter_map(|name| Some((class(name)?, number(name))))
+        .iter()
+        .filter_map(|(name, _)| Some((class(name)?, number(name))))
         .collect();
     Tally {
         settled,
@@ -104,25 +103,24 @@ impl Ledger {
     /// All tallies of a run, summed over the slots. Not one moment's picture, but each number was true at
     /// some moment after the call began, and they only grow.
     pub async fn tallies(&self, run: &RunId) -> Result<Tallies, LedgerError> {
-        /// More generations than a run may have in one answer; paging goes on beyond.
-        const ROWS: usize = 100;
+        /// Some ten generations in one answer; paging goes on beyond.
+        const ROWS: usize = 200;
+        let pk = keys::tallies(run);
         let mut tallies = Tallies::default();
-        let counted = if is_planted(Bug::VerdictOfOneSlot) {
-            1
-        } else {
-            TALLY_SLOTS
-        };
-        let slots = (0..counted)
-            .map(|slot| self.query_all(Query::all(keys::tallies(run, slot), ROWS), usize::MAX));
-        for rows in futures_util::future::join_all(slots).await {
-            for (sk, row) in rows? {
-                let generation = sk.parse().unwrap_or(0);
-                tallies
-                    .by_generation
-                    .entry(generation)
-                    .or_default()
-                    .add(&decode(&row));
+        for (sk, row) in self.query_all(Query::all(&pk, ROWS), usize::MAX).await? {
+            let name = sk.split_once('#');
+            let number = |text: &str| text.parse::<u32>().ok();
+            let Some((generation, slot)) =
+                name.and_then(|(generation, slot)| Some((number(generation)?, number(slot)?)))
+            else {
+                let key = Key::new(&pk, &sk);
+                return Err(damaged(&key, "its name is no generation and slot"));
+            };
+            if is_planted(Bug::VerdictOfOneSlot) && slot != 0 {
+                continue;
             }
+            let of_generation = tallies.by_generation.entry(generation).or_default();
+            of_generation.add(&decode(&row));
         }
         Ok(tallies)
     }

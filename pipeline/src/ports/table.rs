@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 
@@ -63,9 +64,15 @@ impl From<String> for Value {
 /// An attribute's name; those of the ledger are constants.
 pub type Name = Cow<'static, str>;
 
-/// A row's attributes, without its key.
+/// A row's attributes, without its key. Cheap to clone: those who only look share them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Row(pub BTreeMap<Name, Value>);
+pub struct Row(Arc<BTreeMap<Name, Value>>);
+
+impl FromIterator<(Name, Value)> for Row {
+    fn from_iter<I: IntoIterator<Item = (Name, Value)>>(attributes: I) -> Self {
+        Self(Arc::new(attributes.into_iter().collect()))
+    }
+}
 
 impl Row {
     /// No attributes yet.
@@ -76,8 +83,33 @@ impl Row {
     /// This row with one attribute more.
     #[must_use]
     pub fn with(mut self, name: impl Into<Name>, value: impl Into<Value>) -> Self {
-        self.0.insert(name.into(), value.into());
+        self.set(name.into(), value.into());
         self
+    }
+
+    /// Gives an attribute this value.
+    pub fn set(&mut self, name: Name, value: Value) {
+        Arc::make_mut(&mut self.0).insert(name, value);
+    }
+
+    /// The attribute's value, if it is there.
+    pub fn get(&self, name: &str) -> Option<&Value> {
+        self.0.get(name)
+    }
+
+    /// How many attributes it has.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// All attributes, in the order of their names.
+    pub fn iter(&self) -> impl Iterator<Item = (&Name, &Value)> {
+        self.0.iter()
     }
 
     /// A number, if the attribute is there and is one.
@@ -106,15 +138,13 @@ impl Row {
     pub fn apply(&mut self, updates: Vec<Update>) {
         for update in updates {
             match update {
-                Update::Set(name, value) => {
-                    self.0.insert(name, value);
-                }
+                Update::Set(name, value) => self.set(name, value),
                 Update::Add(name, number) => {
                     let sum = self.num(&name).unwrap_or(0) + number;
-                    self.0.insert(name, Value::Num(sum));
+                    self.set(name, Value::Num(sum));
                 }
                 Update::Remove(name) => {
-                    self.0.remove(&name);
+                    Arc::make_mut(&mut self.0).remove(&name);
                 }
             }
         }

@@ -31,7 +31,8 @@ pub struct Settings {
     pub session_duration: Duration,
     /// How often it beats.
     pub beat_every: Duration,
-    /// How often the judge looks, and everybody learns of verdicts and wishes: at most 1 s.
+    /// How often the judge looks, and everybody learns of verdicts and wishes, and of what others froze and settled: at
+    /// most 1 s.
     pub judge_every: Duration,
     /// The shortest time between sweeps.
     pub sweep_every: Duration,
@@ -153,6 +154,8 @@ pub struct OpenRunHandle {
     pub cache: PartCache,
     /// What was last learned of it.
     pub seen: watch::Sender<Seen>,
+    /// Something was learned of a run of this session: its engines look what to do.
+    heard: Arc<Notify>,
     /// Something was settled here: counts, verdict and horizon may have changed.
     pub settled: Notify,
     /// A part was frozen here.
@@ -200,11 +203,14 @@ impl OpenRunHandle {
 
     /// Publishes what was learned.
     pub fn learn(&self, seen: Seen) {
-        self.seen.send_if_modified(|old| {
+        let changed = self.seen.send_if_modified(|old| {
             let changed = *old != seen;
             *old = seen;
             changed
         });
+        if changed {
+            self.heard.notify_waiters();
+        }
     }
 }
 
@@ -235,6 +241,8 @@ pub struct Env {
     runs: Mutex<BTreeMap<RunId, RunHandle>>,
     /// A run became known.
     pub opened: Notify,
+    /// Something was learned of a run.
+    pub heard: Arc<Notify>,
     /// Classes of the handlers' own that this session has counted by name.
     classes: Mutex<BTreeSet<String>>,
     /// Pages that this session's workers lease or hold, and how often each.
@@ -268,6 +276,7 @@ impl Env {
             kill: CancellationToken::new(),
             empty,
             opened: Notify::new(),
+            heard: Arc::default(),
             runs: Mutex::default(),
             classes: Mutex::default(),
             held: Mutex::default(),
@@ -308,6 +317,7 @@ impl Env {
             executors: opened.executors,
             cache: PartCache::default(),
             seen: watch::Sender::new(Seen::of(&row)),
+            heard: self.heard.clone(),
             settled: Notify::new(),
             frozen: Notify::new(),
             running: AtomicU64::new(0),

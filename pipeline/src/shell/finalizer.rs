@@ -35,7 +35,7 @@ const PIECE_BYTES: usize = 8 * 1024 * 1024;
 const HELD_WAIT_MAX: Duration = Duration::from_mins(2);
 
 /// Between two looks at what is still held.
-const LOOK_AGAIN: Duration = Duration::from_millis(200);
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Why result files were not compiled.
 #[derive(Debug, thiserror::Error)]

@@ -16,7 +16,7 @@ use super::env::{Env, Mode};
 const IDLE_BACK_AFTER: Duration = Duration::from_secs(5);
 
 /// Before the pool is asked again after it had none.
-const ASK_AGAIN: Duration = Duration::from_millis(500);
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Beats until the session ends.
 pub(super) async fn beat(env: &Env) {
@@ -90,14 +90,14 @@ pub(super) async fn keep_permits(env: &Env) {
             {
                 Ok(0) => {
                     env.pause(ASK_AGAIN).await;
-                    env.permits.short.notify_one();
+                    env.permits.want_still(wanted);
                 }
                 Ok(permits) => env.permits.grant(permits),
                 Err(error) => {
                     row = Row::MayHoldMore;
                     tracing::warn!(%error, "the pool of permits does not answer");
                     env.pause(ASK_AGAIN).await;
-                    env.permits.short.notify_one();
+                    env.permits.want_still(wanted);
                 }
             }
         }

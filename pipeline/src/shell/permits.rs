@@ -129,6 +129,12 @@ impl Permits {
         self.with(|state| std::mem::take(&mut state.wanted))
     }
 
+    /// The pool had none; nobody wants anew what was wanted then.
+    pub(crate) fn want_still(&self, wanted: u32) {
+        self.with(|state| state.wanted = state.wanted.max(wanted));
+        self.short.notify_one();
+    }
+
     /// The pool granted more.
     pub(crate) fn grant(&self, permits: u32) {
         self.with(|state| state.granted += permits);

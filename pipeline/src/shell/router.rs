@@ -21,9 +21,6 @@ use super::source::{SourceError, load_part};
 /// The horizon: at most so many unsettled pages a run, or four a call if that is more.
 pub(super) const HORIZON_PAGES: u64 = 10_000;
 
-/// How long the router waits for news before it looks again by itself.
-const LOOK_AGAIN: Duration = Duration::from_millis(200);
-
 /// Between tries after an error.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
@@ -82,7 +79,7 @@ async fn route_all(env: &Env, run: &RunHandle) -> Result<(), RouteError> {
                 () = env.kill.cancelled() => {}
                 () = env.drain.cancelled() => {}
                 () = frozen => {}
-                () = env.runtime.clock.sleep(LOOK_AGAIN) => {}
+                () = env.runtime.clock.sleep(env.settings.judge_every) => {}
             }
             continue;
         };
@@ -166,7 +163,7 @@ async fn hint_in_order(
                 () = env.kill.cancelled() => return Err(RouteError::Ending),
                 () = env.drain.cancelled() => return Err(RouteError::Ending),
                 () = settled => {}
-                () = env.runtime.clock.sleep(LOOK_AGAIN) => {}
+                () = env.runtime.clock.sleep(env.settings.judge_every) => {}
             }
         }
     }
@@ -273,7 +270,7 @@ impl Outstanding {
                 biased;
                 () = env.kill.cancelled() => return Ok(()),
                 () = env.drain.cancelled() => return Ok(()),
-                () = env.runtime.clock.sleep(LOOK_AGAIN) => {}
+                () = env.runtime.clock.sleep(env.settings.judge_every) => {}
             }
         }
     }

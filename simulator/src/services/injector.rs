@@ -16,23 +16,43 @@ use crate::trace::{FNV_START, Fnv};
 /// short, few are long, as with every service over a network.
 const WAYS_MS: [(u64, u64, u64); 3] = [(85, 1, 5), (13, 5, 25), (2, 25, 250)];
 
-/// The latest that a request or a message arrives.
-pub const LATE_MAX: Duration = Duration::from_secs(90);
-
-/// How long a hanging call gives no answer: longer than a session may be silent.
-pub const HANG: Duration = Duration::from_mins(1);
-
-/// The slowest answer that still comes.
-pub const SLOW_MAX: Duration = Duration::from_secs(12);
-
 /// The longest that a handler takes which takes too long: more than a simulated lane's timeout.
 pub const OVERLONG_MAX: Duration = Duration::from_secs(40);
 
 /// How long a caller waits for an answer that does not come.
 pub const PATIENCE_MAX: Duration = Duration::from_secs(1);
 
-/// A crashed process is back within this time.
-pub const BACK_MAX: Duration = Duration::from_secs(50);
+/// How long troubles last, by how long a session may be silent: what matters is which is longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lengths {
+    /// The duration of a session.
+    pub session: Duration,
+}
+
+impl Lengths {
+    /// The latest that a request or a message arrives: sessions that were silent then are long dead.
+    pub fn late_max(self) -> Duration {
+        self.session * 3
+    }
+
+    /// How long a hanging call gives no answer: longer than a session may be silent.
+    pub fn hang(self) -> Duration {
+        self.session * 2
+    }
+
+    /// The slowest answer that still comes: half of it, and the session is nearly lost.
+    pub fn slow_max(self) -> Duration {
+        self.session * 2 / 5
+    }
+
+    /// A crashed process is back within this time: before or after it is known to be dead.
+    pub fn back_max(self) -> Duration {
+        self.session * 5 / 3
+    }
+}
+
+/// What sessions of production last.
+const SESSION: Duration = Duration::from_secs(30);
 
 /// Chances of each kind of fault, of a million calls it may strike. Kinds that are not named never strike.
 pub type Rates = BTreeMap<Kind, u32>;
@@ -55,6 +75,7 @@ type CrashHook = Box<dyn Fn(&Node, Duration) + Send + Sync>;
 /// The one place that makes calls fail.
 pub struct Injector {
     seed: Seed,
+    lengths: Mutex<Lengths>,
     state: Mutex<State>,
     on_crash: Mutex<Option<CrashHook>>,
 }
@@ -104,6 +125,15 @@ impl Ticket {
         Duration::from_nanos(self.dice.below(nanos.max(1)))
     }
 
+    /// How long an answer is under way: often no time at all, as then there is nothing to wait for, and the time
+    /// that passes does so on the way there.
+    pub fn way_back(&mut self) -> Duration {
+        if self.dice.below(2) == 0 {
+            return Duration::ZERO;
+        }
+        self.way()
+    }
+
     /// How long it is under way, one way.
     pub fn way(&mut self) -> Duration {
         let mut draw = self.dice.below(100);
@@ -133,9 +163,20 @@ impl Injector {
     pub fn new(seed: Seed) -> Self {
         Self {
             seed,
+            lengths: Mutex::new(Lengths { session: SESSION }),
             state: Mutex::default(),
             on_crash: Mutex::default(),
         }
+    }
+
+    /// Sessions last so long here.
+    pub fn set_session(&self, session: Duration) {
+        *lock(&self.lengths) = Lengths { session };
+    }
+
+    /// How long troubles last.
+    pub fn lengths(&self) -> Lengths {
+        *lock(&self.lengths)
     }
 
     /// From now on faults come from there.
@@ -224,7 +265,7 @@ impl Injector {
 
     /// The process dies here, and is back some time later. Never answers.
     pub async fn crash<T>(&self, node: &Node, ticket: &mut Ticket) -> T {
-        let back = ticket.up_to(BACK_MAX);
+        let back = ticket.up_to(self.lengths().back_max());
         if node.is_alive() {
             node.crash();
             if let Some(hook) = &*lock(&self.on_crash) {

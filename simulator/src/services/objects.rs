@@ -10,7 +10,7 @@ use trommel::core::item::{Object, Pin};
 use trommel::ports::objects::{Listing, ObjectsProfile, Reader, Upload};
 use trommel::ports::{Objects, ObjectsError};
 
-use super::injector::{Injector, PATIENCE_MAX, SLOW_MAX, Ticket};
+use super::injector::{Injector, PATIENCE_MAX, Ticket};
 use crate::node::Node;
 use crate::point::{Kind, Operation};
 use crate::watch::Watch;
@@ -76,7 +76,7 @@ impl ObjectsLink {
             return self.unanswered(&mut ticket, "the reply was lost").await;
         }
         if ticket.is(Kind::Slow) {
-            let slow = ticket.up_to(SLOW_MAX);
+            let slow = ticket.up_to(self.injector.lengths().slow_max());
             self.sleep(slow).await;
         }
         result

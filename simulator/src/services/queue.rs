@@ -8,7 +8,7 @@ use trommel::adapters::memory::MemoryQueue;
 use trommel::ports::queue::{Handle, Outgoing, QueueProfile, Rejected};
 use trommel::ports::{Message, Queue, QueueError};
 
-use super::injector::{Injector, LATE_MAX, PATIENCE_MAX, SLOW_MAX, Ticket};
+use super::injector::{Injector, PATIENCE_MAX, Ticket};
 use crate::node::Node;
 use crate::point::{Kind, Operation};
 
@@ -74,11 +74,13 @@ impl QueueLink {
             return self.model.injector.crash(&self.node, ticket).await;
         }
         let way = if ticket.is(Kind::Slow) {
-            ticket.up_to(SLOW_MAX)
+            ticket.up_to(self.model.injector.lengths().slow_max())
         } else {
-            ticket.way()
+            ticket.way_back()
         };
-        self.sleep(way).await;
+        if !way.is_zero() {
+            self.sleep(way).await;
+        }
         if ticket.is(Kind::ReplyLost) {
             self.sleep(ticket.up_to(PATIENCE_MAX)).await;
             return Err(QueueError::Unclear("the reply was lost".to_owned()));
@@ -87,12 +89,12 @@ impl QueueLink {
     }
 
     /// What arrives of one message.
-    fn arriving(ticket: &mut Ticket, message: Outgoing) -> Vec<Outgoing> {
+    fn arriving(&self, ticket: &mut Ticket, message: Outgoing) -> Vec<Outgoing> {
         match ticket.fault {
             Some(Kind::Lost) => Vec::new(),
             Some(Kind::Doubled) => vec![message.clone(), message],
             Some(Kind::Late) => vec![Outgoing {
-                delay: message.delay + ticket.up_to(LATE_MAX),
+                delay: message.delay + ticket.up_to(self.model.injector.lengths().late_max()),
                 ..message
             }],
             Some(
@@ -175,7 +177,7 @@ impl Queue for QueueLink {
                     | Kind::OutOfMemory
                     | Kind::Dies,
                 )
-                | None => arriving.extend(Self::arriving(&mut ticket, message)),
+                | None => arriving.extend(self.arriving(&mut ticket, message)),
             }
         }
         let mut ticket = unclear.unwrap_or_else(Ticket::calm);

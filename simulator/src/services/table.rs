@@ -15,7 +15,7 @@ use trommel::core::time::Tick;
 use trommel::ports::table::{Change, QueryPage, TableProfile};
 use trommel::ports::{Consistency, Key, Query, Row, Table, TableError, Update, Value, Write};
 
-use super::injector::{HANG, Injector, LATE_MAX, PATIENCE_MAX, SLOW_MAX, Ticket};
+use super::injector::{Injector, PATIENCE_MAX, Ticket};
 use super::promises;
 use crate::exec::lock;
 use crate::node::Node;
@@ -344,11 +344,13 @@ impl TableLink {
             return self.crash(ticket).await;
         }
         let way = if ticket.is(Kind::Slow) {
-            ticket.up_to(SLOW_MAX)
+            ticket.up_to(self.model.injector.lengths().slow_max())
         } else {
-            ticket.way()
+            ticket.way_back()
         };
-        self.sleep(way).await;
+        if !way.is_zero() {
+            self.sleep(way).await;
+        }
     }
 
     async fn no_answer(&self, ticket: &mut Ticket, why: &str) -> TableError {
@@ -392,11 +394,14 @@ impl TableLink {
                 Err(self.no_answer(ticket, "the reply was lost").await)
             }
             Some(Kind::Late) => {
-                self.arrive_late(request, ticket.up_to(LATE_MAX));
+                self.arrive_late(
+                    request,
+                    ticket.up_to(self.model.injector.lengths().late_max()),
+                );
                 Err(self.no_answer(ticket, "no reply in time").await)
             }
             Some(Kind::Hangs) => {
-                self.sleep(HANG).await;
+                self.sleep(self.model.injector.lengths().hang()).await;
                 Err(unclear("no reply for long"))
             }
             Some(Kind::Throttled) => Err(TableError::Throttled("simulated".to_owned())),

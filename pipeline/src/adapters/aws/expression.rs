@@ -123,7 +123,7 @@ pub(super) fn key_attributes(key: Key) -> Attributes {
 /// A whole row as attributes.
 pub(super) fn item(key: Key, row: &Row) -> Result<Attributes, TableError> {
     let mut attributes = key_attributes(key);
-    for (name, value) in &row.0 {
+    for (name, value) in row.iter() {
         if is_key(name) {
             return Err(key_named());
         }
@@ -151,7 +151,7 @@ pub(super) fn read(attributes: Attributes) -> Result<(Key, Row), TableError> {
             (PK, Value::Text(text)) => key.pk = text,
             (SK, Value::Text(text)) => key.sk = text,
             (_, value) => {
-                row.0.insert(name.into(), value);
+                row.set(name.into(), value);
             }
         }
     }

@@ -114,7 +114,7 @@ fn check_updates(key: &Key, before: Option<&Row>, updates: &[Update]) -> Result<
         let Update::Add(_, number) = update else {
             continue;
         };
-        match before.and_then(|row| row.0.get(name)) {
+        match before.and_then(|row| row.get(name)) {
             Some(Value::Text(_)) => {
                 return Err(refused(key, format_args!("{name} is a text, not a sum")));
             }
@@ -155,8 +155,7 @@ fn attribute_bytes(name: &str, value: &Value) -> usize {
 }
 
 fn row_bytes(row: &Row) -> usize {
-    row.0
-        .iter()
+    row.iter()
         .map(|(name, value)| attribute_bytes(name, value))
         .sum()
 }
@@ -165,7 +164,7 @@ fn updated_bytes(before: Option<&Row>, updates: &[Update]) -> usize {
     let mut bytes = before.map_or(0, row_bytes);
     for update in updates {
         let name = name_of(update);
-        let former = before.and_then(|row| row.0.get(name));
+        let former = before.and_then(|row| row.get(name));
         bytes -= former.map_or(0, |value| attribute_bytes(name, value));
         bytes += match update {
             Update::Set(name, value) => attribute_bytes(name, value),

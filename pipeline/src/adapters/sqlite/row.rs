@@ -28,8 +28,8 @@ struct Written<'a>(&'a Row);
 
 impl Serialize for Written<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(self.0.0.len()))?;
-        for (name, value) in &self.0.0 {
+        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        for (name, value) in self.0.iter() {
             match value {
                 Value::Num(number) => map.serialize_entry(name, number)?,
                 Value::Text(text) => map.serialize_entry(name, text)?,
@@ -60,7 +60,7 @@ impl<'de> Visitor<'de> for RowVisitor {
         let mut row = Row::new();
         while let Some(name) = map.next_key::<String>()? {
             let ReadValue(value) = map.next_value()?;
-            row.0.insert(name.into(), value);
+            row.set(name.into(), value);
         }
         Ok(row)
     }
@@ -118,7 +118,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_row_reads_back(attributes in proptest::collection::btree_map(any::<String>(), value(), 0..6)) {
-            let row = Row(attributes.into_iter().map(|(name, value)| (name.into(), value)).collect());
+            let row: Row = attributes.into_iter().map(|(name, value)| (name.into(), value)).collect();
             let mut buffer = b"left over".to_vec();
             encode(&row, &mut buffer);
             let text = std::str::from_utf8(&buffer).expect("JSON is UTF-8");

@@ -309,7 +309,7 @@ fn update() -> impl Strategy<Value = Update> {
 fn change() -> impl Strategy<Value = Change> {
     let row = proptest::collection::btree_map(name(), value(), 0..3);
     prop_oneof![
-        row.prop_map(|attributes| Change::Put(Row(attributes))),
+        row.prop_map(|attributes| Change::Put(attributes.into_iter().collect())),
         proptest::collection::vec(update(), 0..3).prop_map(Change::Update),
         Just(Change::Delete),
         Just(Change::Check),

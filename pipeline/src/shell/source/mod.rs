@@ -201,7 +201,7 @@ async fn freeze(
     inputs: &[Arc<Input>],
 ) -> Result<Place, SourceError> {
     let key = load::scratch_key(stores, &name);
-    let bytes = Bytes::from(part_file::encode(inputs).await);
+    let bytes = Bytes::from(part_file::encode(inputs));
     let put = stores.scratch.put(&key, bytes).await;
     put.map_err(|error| SourceError::of_scratch(&name, error))?;
     Ok(Place::Frozen { name })

@@ -59,6 +59,8 @@ pub(super) enum Event {
     Settled(Vec<(u64, SettleEnd)>),
     /// A page was given back, or is lost.
     Released(u64),
+    /// The hints that were received last are leased or spent.
+    NoneComing,
     /// No more pages will come: the session ends.
     NoMorePages,
 }
@@ -141,6 +143,9 @@ impl Engine {
             let freed = env.permits.freed.notified();
             tokio::pin!(freed);
             freed.as_mut().enable();
+            let heard = env.heard.notified();
+            tokio::pin!(heard);
+            heard.as_mut().enable();
             let now = env.runtime.clock.tick();
             self.obey(now);
             self.wake(now);
@@ -159,7 +164,8 @@ impl Engine {
                 }
                 () = env.drain.cancelled(), if !draining => draining = true,
                 () = freed => {}
-                () = env.runtime.clock.sleep_until(self.next_look(now)) => {}
+                () = heard => {}
+                () = sleep_until(&env, self.next_look(now)) => {}
             }
             for event in events.drain(..) {
                 self.hear(event);
@@ -179,6 +185,7 @@ impl Engine {
                 }
             }
             Event::Released(page) => self.forget(page),
+            Event::NoneComing => {}
             Event::NoMorePages => self.leasing = false,
         }
     }
@@ -671,36 +678,24 @@ impl Engine {
         self.demand.set(pages);
     }
 
-    fn next_look(&self, now: Tick) -> Tick {
-        /// Changes of a run's mode are looked for this often.
-        const LOOK_AGAIN: Duration = Duration::from_millis(250);
+    /// Until then nothing is to be done, unless something is heard; none: nothing at all.
+    fn next_look(&self, now: Tick) -> Option<Tick> {
         let within = self.env.ledger.profile().settle_within;
-        let mut next = now + LOOK_AGAIN;
-        if !self.settling {
-            let since = self
-                .news
-                .iter()
-                .filter_map(|id| self.slots.get(id)?.news_since)
-                .min();
-            next = since.map_or(next, |since| next.min(since + within));
-        }
+        let since = self
+            .news
+            .iter()
+            .filter_map(|id| self.slots.get(id)?.news_since)
+            .min();
+        let news = since.filter(|_| !self.settling).map(|since| since + within);
         let due = self
             .slots
             .values()
             .filter_map(|slot| slot.work.next_due())
             .min();
-        for moment in [due, self.calls.next_deadline(), self.stop_at]
-            .into_iter()
-            .flatten()
-        {
-            if moment > now {
-                next = next.min(moment);
-            }
-        }
-        if self.back_off_until > now {
-            next = next.min(self.back_off_until);
-        }
-        next
+        let later = [due, self.calls.next_deadline(), self.stop_at];
+        let back_off = Some(self.back_off_until);
+        let later = later.into_iter().chain([back_off]).flatten();
+        later.filter(|moment| *moment > now).chain(news).min()
     }
 
     fn forget(&mut self, id: u64) {
@@ -724,6 +719,13 @@ impl Engine {
         if self.calls.len() > 0 {
             tracing::warn!(calls = self.calls.len(), "calls were dropped");
         }
+    }
+}
+
+async fn sleep_until(env: &Env, moment: Option<Tick>) {
+    match moment {
+        Some(moment) => env.runtime.clock.sleep_until(moment).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -117,6 +117,8 @@ async fn lease_all(
             }
         }
         demand.coming.store(0, Ordering::Relaxed);
+        // What came may be less than was expected: the engine asks anew.
+        let _ = events.send(Event::NoneComing);
         delete(&queue, spent).await;
     }
 }
