@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -207,6 +207,12 @@ impl Cluster {
     /// The latest process of each node.
     pub fn processes(&self) -> Vec<Process> {
         lock(&self.inner.processes).values().cloned().collect()
+    }
+
+    /// Forgets its processes, which hold the cluster that holds them.
+    pub(crate) fn dismantle(&self) {
+        let processes = std::mem::take(&mut *lock(&self.inner.processes));
+        drop(processes);
     }
 
     /// Whether every process has left, and none is on its way back.
@@ -462,7 +468,8 @@ pub struct Process {
 #[derive(Default)]
 struct ProcessState {
     asked: bool,
-    env: Option<Arc<Env>>,
+    /// Held by its tasks; what they call holds this.
+    env: Weak<Env>,
     ended: Option<RunStatus>,
 }
 
@@ -485,7 +492,7 @@ impl Process {
     /// The session it opened last.
     fn session(&self) -> Option<SessionId> {
         let state = lock(&self.state);
-        let env = state.env.as_ref()?;
+        let env = state.env.upgrade()?;
         Some(env.ledger.session().clone())
     }
 
@@ -499,7 +506,7 @@ impl Process {
         self.node.trace(&"asked to drain");
         let mut state = lock(&self.state);
         state.asked = true;
-        if let Some(env) = &state.env {
+        if let Some(env) = state.env.upgrade() {
             env.drain.cancel();
         }
     }
@@ -551,7 +558,7 @@ impl Process {
             opener,
             inner.settings,
         );
-        lock(&self.state).env = Some(env.clone());
+        lock(&self.state).env = Arc::downgrade(&env);
         inner.opened.fetch_add(1, Ordering::Relaxed);
         self.node.trace(&format_args!("session {session}"));
         let started = Session::start(env, self.lanes, self.node.name()).await;

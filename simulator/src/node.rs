@@ -90,6 +90,9 @@ impl Node {
 
     /// Waits so long on its clock.
     pub async fn sleep(&self, duration: std::time::Duration) {
+        if duration.is_zero() {
+            return;
+        }
         let at = self.world.exec.now() + duration;
         Sleep::new(Arc::clone(&self.world.exec), self.owner, at).await;
     }

@@ -180,6 +180,7 @@ impl Play<'_> {
             let Violation { oracle, seen } = violation;
             sim.trace(&format_args!("BROKEN {oracle}: {seen}"));
         }
+        cluster.dismantle();
         let injector = cluster.injector();
         Outcome {
             violation: found.into_iter().next(),

@@ -383,7 +383,7 @@ impl Scenario {
         };
         let session_ms = u64::from(tuning.session_seconds) * 1000;
         // Seldom, as it is slow: result files of several pieces, and outputs kept as objects of their own.
-        let (small, handler) = match chance.below(1_500) {
+        let (small, handler) = match chance.below(6_000) {
             0 if tuning.results => (
                 40,
                 Behaviour {

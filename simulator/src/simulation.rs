@@ -225,9 +225,11 @@ impl Simulation {
 }
 
 impl Drop for Simulation {
-    /// Tasks hold the world that holds them: they end here, and can start no others.
+    /// Tasks and nodes hold the world that holds them: they end here, and can start no others.
     fn drop(&mut self) {
         self.world.exec.end_all();
+        let nodes = std::mem::take(&mut lock(&self.world.nodes).latest);
+        drop(nodes);
     }
 }
 

@@ -120,6 +120,8 @@ pub struct Seen {
     pub takes_pending: bool,
     /// Whether sources that changed are taken as they are now.
     pub refresh: bool,
+    /// Whether a redrive has yet to go through the pages.
+    pub redriving: bool,
 }
 
 impl Seen {
@@ -136,6 +138,7 @@ impl Seen {
             generation: row.state.generation,
             takes_pending: row.takes_pending(),
             refresh: row.redrive.as_ref().is_some_and(|redrive| redrive.refresh),
+            redriving: row.redrive_part.is_some(),
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 
+use crate::core::id::WriteId;
 use crate::core::job::OnBreach;
 use crate::core::outcome::Settled;
 use crate::core::planted::{Bug, is_planted};
@@ -13,7 +14,31 @@ use crate::ledger::{LedgerError, RunRow};
 
 use super::env::{Env, RunHandle, Seen};
 
-/// What the judge of one run remembers between looks: samples for `fail_fast`.
+/// What the judge of one run remembers between looks.
+#[derive(Debug, Default)]
+struct Memory {
+    samples: Samples,
+    /// How the run stood when it was looked at last.
+    stood: Option<Stood>,
+}
+
+/// What no redrive leaves as it is.
+#[derive(Debug, PartialEq, Eq)]
+struct Stood {
+    change: Option<WriteId>,
+    redrive_part: Option<u32>,
+}
+
+impl Stood {
+    fn of(row: &RunRow) -> Self {
+        Self {
+            change: row.change.clone(),
+            redrive_part: row.redrive_part,
+        }
+    }
+}
+
+/// Samples for `fail_fast`.
 #[derive(Debug, Default)]
 pub(super) struct Samples {
     /// (settled, failures) of this generation, oldest first.
@@ -48,8 +73,9 @@ const GLANCES_MAX: u32 = 8;
 
 /// Judges the run until it is no longer RUNNING or the session ends.
 pub(super) async fn judge(env: &Env, run: &RunHandle) {
-    let mut samples = Samples::default();
+    let mut memory = Memory::default();
     let mut glances = GLANCES_MAX;
+    let shortest = env.settings.judge_every / 4;
     loop {
         let settled = run.settled.notified();
         tokio::pin!(settled);
@@ -59,14 +85,20 @@ pub(super) async fn judge(env: &Env, run: &RunHandle) {
             glance(env, run).await
         } else {
             glances = 0;
-            look(env, run, &mut samples).await
+            look(env, run, &mut memory).await
         };
         match looked {
             Ok(RunStatus::Running) => {}
             Ok(
                 RunStatus::Paused | RunStatus::Succeeded | RunStatus::Failed | RunStatus::Aborted,
             ) => return,
-            Err(LedgerError::Raced) => glances = GLANCES_MAX,
+            Err(LedgerError::Raced) => {
+                glances = GLANCES_MAX;
+                env.pause(shortest).await;
+                if !env.is_ending() {
+                    continue;
+                }
+            }
             Err(error) => {
                 glances = GLANCES_MAX;
                 tracing::warn!(run = %run.id, %error, "the judge cannot look");
@@ -75,7 +107,6 @@ pub(super) async fn judge(env: &Env, run: &RunHandle) {
         if env.is_ending() {
             return;
         }
-        let shortest = env.settings.judge_every / 4;
         tokio::select! {
             biased;
             () = env.kill.cancelled() => return,
@@ -103,20 +134,22 @@ async fn glance(env: &Env, run: &RunHandle) -> Result<RunStatus, LedgerError> {
 }
 
 /// One look with the counts; answers where the run stands.
-async fn look(env: &Env, run: &RunHandle, samples: &mut Samples) -> Result<RunStatus, LedgerError> {
-    let before = env.ledger.run(&run.id).await?;
+async fn look(env: &Env, run: &RunHandle, memory: &mut Memory) -> Result<RunStatus, LedgerError> {
     let tallies = env.ledger.tallies(&run.id).await?;
     let row = env.ledger.run(&run.id).await?;
     run.learn(Seen::of(&row));
     if row.state.status != RunStatus::Running {
         return Ok(row.state.status);
     }
-    // Counts of before a redrive say that all is done, and judge it by failures that are reopened.
-    let moved = before.change != row.change || before.redrive_part != row.redrive_part;
+    // Counts of before a redrive say that all is done, and judge it by failures that are reopened: the counts must
+    // be younger than the row as it still stands.
+    let stands = Some(Stood::of(&row));
+    let moved = memory.stood != stands;
+    memory.stood = stands;
     if moved && !is_planted(Bug::VerdictOfOldCounts) {
         return Err(LedgerError::Raced);
     }
-    match decide(run, &row, &tallies, samples) {
+    match decide(run, &row, &tallies, &mut memory.samples) {
         Some(event) => change(env, run, row, &event).await,
         None => Ok(RunStatus::Running),
     }

@@ -137,7 +137,7 @@ async fn sweep_run(
     memory: &Memory,
     ready_now: &mut BTreeMap<(crate::core::id::RunId, PageId), WriteId>,
 ) -> Result<(), LedgerError> {
-    let row = env.ledger.run(&run.id).await?;
+    let seen = run.now();
     let mut hints = Vec::new();
     let mut lowest: Option<PageId> = None;
     for (shard, progress) in (0..SHARDS).zip(env.ledger.progress(&run.id).await?) {
@@ -146,7 +146,9 @@ async fn sweep_run(
             continue;
         }
         let unsettled = unsettled_of(env, run, shard, &progress).await?;
-        if row.redrive_part.is_none() {
+        // A redrive goes back to the beginning once, so this holds however old what was seen is.
+        let gone_through = !seen.redriving && progress.generation == seen.generation.0;
+        if gone_through {
             raise_low(env, run, shard, &progress, &unsettled).await?;
         }
         for held in unsettled {

@@ -1,4 +1,4 @@
-//! A frozen part's file: one item a line, as JSON, the whole compressed with zstd.
+//! A frozen part's file: one item a line, as JSON, the whole compressed with zstd, or as it is where it is small.
 //!
 //! Objects stand as handlers get them; values stand verbatim, on one line.
 
@@ -8,7 +8,7 @@ use std::io::Read as _;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
-use super::compression::UnpackError;
+use super::compression::{Compression, UnpackError};
 use super::value::one_line;
 use crate::core::item::{ITEM_BYTES_MAX, Input, Object};
 use crate::core::part::{PART_BYTES_MAX, PART_ITEMS_MAX};
@@ -19,6 +19,9 @@ const TEXT_BYTES_MAX: usize = 8 * (PART_BYTES_MAX + ITEM_BYTES_MAX);
 
 /// zstd's own default: text of rows to a fifth, at some 200 MB/s.
 const LEVEL: i32 = 3;
+
+/// Below that nothing is saved, on disk or on the way.
+const PACKED_BYTES_MIN: usize = 2048;
 
 /// What the lines of a part are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +64,9 @@ pub fn encode(inputs: &[Arc<Input>]) -> Vec<u8> {
         }
         text.push('\n');
     }
+    if text.len() < PACKED_BYTES_MIN {
+        return text.into_bytes();
+    }
     // Packed as a whole, the frame knows its size: whoever unpacks it needs no more memory than that.
     zstd::bulk::compress(text.as_bytes(), LEVEL).expect("a vector takes all bytes")
 }
@@ -77,14 +83,10 @@ pub async fn decode(
     let mut bounded = std::pin::pin!(reader.take(TEXT_BYTES_MAX as u64));
     let read = bounded.read_to_end(&mut packed).await;
     read.map_err(|error| UnpackError::Store(error.to_string()))?;
-    let mut text = Vec::new();
-    let broken = |error: std::io::Error| UnpackError::Broken(error.to_string());
-    let unpacked = zstd::stream::read::Decoder::with_buffer(&*packed).map_err(broken)?;
-    let mut unpacked = unpacked.take(TEXT_BYTES_MAX as u64 + 1);
-    unpacked.read_to_end(&mut text).map_err(broken)?;
-    if text.len() > TEXT_BYTES_MAX {
-        return Err(PartFileError::TooLong);
-    }
+    let text = match Compression::sniff(b"", &packed) {
+        Compression::Zstd => unpack(&packed)?,
+        Compression::Plain | Compression::Gzip => packed,
+    };
     let text = std::str::from_utf8(&text).map_err(|_| PartFileError::NotText)?;
     if memchr::memchr_iter(b'\n', text.as_bytes()).count() > PART_ITEMS_MAX as usize {
         return Err(PartFileError::TooLong);
@@ -103,6 +105,18 @@ pub async fn decode(
         Ok(Arc::new(input))
     };
     text.lines().enumerate().map(item).collect()
+}
+
+fn unpack(packed: &[u8]) -> Result<Vec<u8>, PartFileError> {
+    let broken = |error: std::io::Error| UnpackError::Broken(error.to_string());
+    let unpacked = zstd::stream::read::Decoder::with_buffer(packed).map_err(broken)?;
+    let mut text = Vec::new();
+    let mut bounded = unpacked.take(TEXT_BYTES_MAX as u64 + 1);
+    bounded.read_to_end(&mut text).map_err(broken)?;
+    if text.len() > TEXT_BYTES_MAX {
+        return Err(PartFileError::TooLong);
+    }
+    Ok(text)
 }
 
 #[cfg(test)]
@@ -158,7 +172,7 @@ mod tests {
 
     #[test]
     fn a_file_cut_short_or_of_junk_is_an_error() {
-        let inputs = [Arc::new(Input::Value("1".into()))];
+        let inputs = vec![Arc::new(Input::Value("1".into())); PACKED_BYTES_MIN];
         let mut bytes = written(&inputs);
         bytes.truncate(bytes.len() - 1);
         assert!(matches!(

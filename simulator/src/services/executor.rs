@@ -51,7 +51,7 @@ impl Executor for ExecutorLink {
             Some(Kind::Slow) => self.node.sleep(ticket.up_to(OVERLONG_MAX)).await,
             Some(_) | None => {}
         }
-        self.node.sleep(ticket.way()).await;
+        self.node.sleep(ticket.there).await;
         let mut report = self.base.call(call, stop).await;
         match ticket.fault {
             Some(Kind::CrashAfter) => self.injector.crash(&self.node, &mut ticket).await,

@@ -108,6 +108,35 @@ pub struct Ticket {
     pub fault: Option<Kind>,
     /// What else is by chance.
     pub dice: Dice,
+    /// How long the request is under way …
+    pub there: Duration,
+    /// … and its answer.
+    pub back: Duration,
+}
+
+/// One of both ways often takes no time: others may come in between before the service does it, or after; seldom
+/// does it matter that they may do so twice.
+fn ways(dice: &mut Dice) -> (Duration, Duration) {
+    let way = way(dice);
+    match dice.below(8) {
+        0..4 => (way, Duration::ZERO),
+        4..7 => (Duration::ZERO, way),
+        _ => (way, self::way(dice)),
+    }
+}
+
+fn way(dice: &mut Dice) -> Duration {
+    let mut draw = dice.below(100);
+    for (share, shortest, longest) in WAYS_MS {
+        if draw < share {
+            let spread = Duration::from_millis(longest - shortest);
+            let nanos = u64::try_from(spread.as_nanos()).unwrap_or(u64::MAX);
+            return Duration::from_millis(shortest)
+                + Duration::from_nanos(dice.below(nanos.max(1)));
+        }
+        draw -= share;
+    }
+    Duration::ZERO
 }
 
 impl Ticket {
@@ -116,6 +145,8 @@ impl Ticket {
         Self {
             fault: None,
             dice: Dice::at(Seed(0), Operation::Call, 0, 0),
+            there: Duration::ZERO,
+            back: Duration::ZERO,
         }
     }
 
@@ -123,28 +154,6 @@ impl Ticket {
     pub fn up_to(&mut self, longest: Duration) -> Duration {
         let nanos = u64::try_from(longest.as_nanos()).unwrap_or(u64::MAX);
         Duration::from_nanos(self.dice.below(nanos.max(1)))
-    }
-
-    /// How long an answer is under way: often no time at all, as then there is nothing to wait for, and the time
-    /// that passes does so on the way there.
-    pub fn way_back(&mut self) -> Duration {
-        if self.dice.below(2) == 0 {
-            return Duration::ZERO;
-        }
-        self.way()
-    }
-
-    /// How long it is under way, one way.
-    pub fn way(&mut self) -> Duration {
-        let mut draw = self.dice.below(100);
-        for (share, shortest, longest) in WAYS_MS {
-            if draw < share {
-                let spread = Duration::from_millis(longest - shortest);
-                return Duration::from_millis(shortest) + self.up_to(spread);
-            }
-            draw -= share;
-        }
-        Duration::ZERO
     }
 
     /// So many things by chance, but one at least.
@@ -260,7 +269,13 @@ impl Injector {
             node.trace(&format_args!("FAULT {}: {point}", kind.as_str()));
             state.fired.push((point, kind));
         }
-        Ticket { fault, dice }
+        let (there, back) = ways(&mut dice);
+        Ticket {
+            fault,
+            dice,
+            there,
+            back,
+        }
     }
 
     /// The process dies here, and is back some time later. Never answers.

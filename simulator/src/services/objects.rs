@@ -63,8 +63,7 @@ impl ObjectsLink {
         if ticket.is(Kind::CrashBefore) {
             return self.injector.crash(&self.node, &mut ticket).await;
         }
-        let way = ticket.way();
-        self.sleep(way).await;
+        self.sleep(ticket.there).await;
         if ticket.is(Kind::RequestLost) {
             return self.unanswered(&mut ticket, "the request was lost").await;
         }
@@ -75,10 +74,12 @@ impl ObjectsLink {
         if ticket.is(Kind::ReplyLost) {
             return self.unanswered(&mut ticket, "the reply was lost").await;
         }
-        if ticket.is(Kind::Slow) {
-            let slow = ticket.up_to(self.injector.lengths().slow_max());
-            self.sleep(slow).await;
-        }
+        let back = if ticket.is(Kind::Slow) {
+            ticket.up_to(self.injector.lengths().slow_max())
+        } else {
+            ticket.back
+        };
+        self.sleep(back).await;
         result
     }
 }

@@ -61,7 +61,7 @@ impl QueueLink {
         if ticket.is(Kind::CrashBefore) {
             return self.model.injector.crash(&self.node, ticket).await;
         }
-        self.sleep(ticket.way()).await;
+        self.sleep(ticket.there).await;
         if ticket.is(Kind::RequestLost) {
             self.sleep(ticket.up_to(PATIENCE_MAX)).await;
             return Err(QueueError::Unclear("the request was lost".to_owned()));
@@ -76,11 +76,9 @@ impl QueueLink {
         let way = if ticket.is(Kind::Slow) {
             ticket.up_to(self.model.injector.lengths().slow_max())
         } else {
-            ticket.way_back()
+            ticket.back
         };
-        if !way.is_zero() {
-            self.sleep(way).await;
-        }
+        self.sleep(way).await;
         if ticket.is(Kind::ReplyLost) {
             self.sleep(ticket.up_to(PATIENCE_MAX)).await;
             return Err(QueueError::Unclear("the reply was lost".to_owned()));

@@ -328,7 +328,7 @@ impl TableLink {
         if ticket.is(Kind::CrashBefore) {
             return self.crash(ticket).await;
         }
-        self.sleep(ticket.way()).await;
+        self.sleep(ticket.there).await;
         let until = lock(&self.model.cut).get(self.node.name()).copied();
         if until.is_some_and(|until| self.node.tick() < until) {
             self.node.sometimes(Probe::WasCut);
@@ -346,11 +346,9 @@ impl TableLink {
         let way = if ticket.is(Kind::Slow) {
             ticket.up_to(self.model.injector.lengths().slow_max())
         } else {
-            ticket.way_back()
+            ticket.back
         };
-        if !way.is_zero() {
-            self.sleep(way).await;
-        }
+        self.sleep(way).await;
     }
 
     async fn no_answer(&self, ticket: &mut Ticket, why: &str) -> TableError {
