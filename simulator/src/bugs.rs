@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use trommel::core::planted::Bug;
 
-use crate::search::{Search, Until, real_now, search};
+use crate::search::{Days, Search, Until, real_now, search};
 use crate::shrink::shrink;
 
 /// Whether this program can plant mistakes.
@@ -68,7 +68,7 @@ pub fn find_all(time_max: Duration) -> Table {
             seeds: u64::MAX,
             jobs: 1,
             time_max: Some(time_max),
-            profile: None,
+            days: Days::All,
             until: Until::FirstFailure,
             bug: Some(bug),
         };

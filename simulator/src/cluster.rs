@@ -31,6 +31,7 @@ use serde::{Deserialize, Serialize};
 use crate::exec::lock;
 use crate::node::Node;
 use crate::probe::Probe;
+use crate::scenario::Role;
 use crate::services::{
     ExecutorLink, Injector, ObjectsLink, QueueModel, Source, TableLink, TableModel,
 };
@@ -42,9 +43,6 @@ pub const RUN: &str = "run-1";
 
 /// What the simulated handler fills its output up with.
 pub const FILLING: &str = "~";
-
-/// The node whose process compiles the result files, as `trommel run` in the foreground does.
-const FOREGROUND: &str = "a";
 
 /// Before a process tries again what the ledger did not answer.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
@@ -198,7 +196,7 @@ impl Cluster {
             let latest = lock(&cluster.inner.processes).get(crashed.name()).cloned();
             let same = |latest: Process| latest.node.incarnation() == crashed.incarnation();
             if latest.is_some_and(same) {
-                cluster.start(&crashed.successor(), former.lanes);
+                cluster.start(&crashed.successor(), former.role);
             }
             *lock(&cluster.inner.coming_back) -= 1;
         });
@@ -213,6 +211,15 @@ impl Cluster {
     pub(crate) fn dismantle(&self) {
         let processes = std::mem::take(&mut *lock(&self.inner.processes));
         drop(processes);
+    }
+
+    /// Whether nobody drives the run any more, and nobody who did is on his way back.
+    pub fn is_undriven(&self) -> bool {
+        let processes = self.processes();
+        let mut drivers = processes
+            .iter()
+            .filter(|process| process.role != Role::Worker);
+        *lock(&self.inner.coming_back) == 0 && drivers.all(Process::is_over)
     }
 
     /// Whether every process has left, and none is on its way back.
@@ -321,9 +328,9 @@ impl Cluster {
         created.expect("the table is empty, and its quiet way has no faults");
     }
 
-    /// Starts a process on a node: it works on the run, on these lanes, until it has ended.
-    pub fn start(&self, node: &Node, lanes: &'static [Lane]) -> Process {
-        let process = Process::new(self, node, lanes);
+    /// Starts a process on a node: it works on the run, in its role, until it has ended.
+    pub fn start(&self, node: &Node, role: Role) -> Process {
+        let process = Process::new(self, node, role);
         lock(&self.inner.processes).insert(node.name().to_owned(), process.clone());
         let main = process.clone();
         node.spawn("main", async move { main.work().await });
@@ -332,7 +339,7 @@ impl Cluster {
 
     /// Starts a session that works on nothing: it only buries those that died.
     pub fn watch_only(&self, node: &Node) {
-        let process = Process::new(self, node, &[]);
+        let process = Process::new(self, node, Role::Router);
         node.spawn("main", async move {
             let started = process.open().await;
             match started {
@@ -458,7 +465,7 @@ impl OpenRun for Opener {
 pub struct Process {
     cluster: Cluster,
     node: Node,
-    lanes: &'static [Lane],
+    role: Role,
     /// Its ways to the services; one each, however many sessions it opens.
     table: Arc<TableLink>,
     queues: BTreeMap<Lane, Arc<dyn Queue>>,
@@ -474,7 +481,7 @@ struct ProcessState {
 }
 
 impl Process {
-    fn new(cluster: &Cluster, node: &Node, lanes: &'static [Lane]) -> Self {
+    fn new(cluster: &Cluster, node: &Node, role: Role) -> Self {
         let mut queues: BTreeMap<Lane, Arc<dyn Queue>> = BTreeMap::new();
         for (lane, queue) in &cluster.inner.queues {
             queues.insert(*lane, Arc::new(queue.link(node)));
@@ -482,7 +489,7 @@ impl Process {
         Self {
             cluster: cluster.clone(),
             node: node.clone(),
-            lanes,
+            role,
             table: Arc::new(cluster.inner.table.link(node)),
             queues,
             state: Arc::default(),
@@ -494,6 +501,11 @@ impl Process {
         let state = lock(&self.state);
         let env = state.env.upgrade()?;
         Some(env.ledger.session().clone())
+    }
+
+    /// What it does.
+    pub fn role(&self) -> Role {
+        self.role
     }
 
     /// Where it runs.
@@ -561,7 +573,11 @@ impl Process {
         lock(&self.state).env = Arc::downgrade(&env);
         inner.opened.fetch_add(1, Ordering::Relaxed);
         self.node.trace(&format_args!("session {session}"));
-        let started = Session::start(env, self.lanes, self.node.name()).await;
+        let lanes = match self.role {
+            Role::All | Role::Worker => &Lane::ALL[..],
+            Role::Router => &[],
+        };
+        let started = Session::start(env, lanes, self.node.name()).await;
         started.map_err(|error| error.to_string())
     }
 
@@ -570,16 +586,31 @@ impl Process {
         if lock(&self.state).asked {
             session.env().drain.cancel();
         }
-        let ledger = session.env().ledger.clone();
-        let driven = session.drive(&self.cluster.run()).await;
+        let env = session.env().clone();
+        let driven = match self.role {
+            Role::All | Role::Router => session.drive(&self.cluster.run()).await,
+            Role::Worker => {
+                tokio::select! {
+                    biased;
+                    () = env.kill.cancelled() => {}
+                    () = env.drain.cancelled() => {}
+                }
+                Ok(RunStatus::Running)
+            }
+        };
         match session.close().await {
             SessionEnd::Closed => self.node.trace(&"its session is closed"),
             SessionEnd::Lost => self.node.trace(&"its session was lost"),
         }
-        let status = driven.map_err(|error| error.to_string())?;
+        driven.map_err(|error| error.to_string())?;
+        if self.role == Role::Worker {
+            return Ok(RunStatus::Running);
+        }
+        let row = env.ledger.run(&self.cluster.run()).await;
+        let status = row.map_err(|error| error.to_string())?.state.status;
         match status {
             RunStatus::Succeeded | RunStatus::Failed | RunStatus::Aborted => {
-                self.compile(ledger).await?;
+                self.compile().await?;
             }
             RunStatus::Running | RunStatus::Paused => {}
         }
@@ -587,10 +618,13 @@ impl Process {
     }
 
     /// Compiles the result files, if the job wants some and nobody has yet.
-    async fn compile(&self, ledger: Ledger) -> Result<(), String> {
+    async fn compile(&self) -> Result<(), String> {
         let inner = &self.cluster.inner;
-        // The others are workers: they do not know that there are results to compile.
-        if inner.job.results.is_none() || self.node.name() != FOREGROUND {
+        // As the foreground does: the session of before may have been lost, and others must find it dead.
+        let runtime = self.node.runtime();
+        let session = SessionId::new(format!("{:016x}", runtime.entropy.next_u64()));
+        let ledger = Ledger::new(self.table.clone(), runtime, session);
+        if inner.job.results.is_none() {
             return Ok(());
         }
         let row = ledger.run(&self.cluster.run()).await;

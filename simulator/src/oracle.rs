@@ -352,16 +352,24 @@ impl<'a> Oracle<'a> {
     }
 
     /// S11: an item fails with the retried class at most once more than its rule grants. What a dead
-    /// session had counted is forgotten with it, so each `loss` grants one more.
+    /// session had counted is forgotten with it, so each `loss` grants one more. In the container lane an
+    /// item begins anew.
     pub fn retries(&mut self, granted: u32, losses: u64) {
+        let pages = self.pages().unwrap_or_default();
+        let escalated: BTreeSet<ItemId> = pages
+            .iter()
+            .filter(|held| held.page.id.escalated.is_some())
+            .map(|held| held.page.id.origin(0))
+            .collect();
         let mut flaky: BTreeMap<(ItemId, u32), u64> = BTreeMap::new();
         for call in self.cluster.calls() {
             if call.class.as_deref() == Some("Flaky") {
                 *flaky.entry((call.item, call.generation)).or_default() += 1;
             }
         }
-        let most = u64::from(granted) + 1 + losses;
         for ((item, generation), times) in flaky {
+            let lanes = 1 + u64::from(escalated.contains(&item));
+            let most = lanes * (u64::from(granted) + 1) + losses;
             let broken = (times > most).then(|| {
                 format!("{item} failed {times} times in generation {generation}, {granted} retries are granted")
             });

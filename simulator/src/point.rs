@@ -31,6 +31,8 @@ pub enum Operation {
     QueueDelete,
     /// Messages that shall come back earlier or later.
     QueueChangeVisibility,
+    /// How many messages there are.
+    QueueDepth,
     /// A page of a listing.
     ObjectsList,
     /// An object's size and pin.
@@ -53,7 +55,7 @@ pub enum Operation {
 
 impl Operation {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::TableGet,
         Self::TableQuery,
         Self::TableWrite,
@@ -62,6 +64,7 @@ impl Operation {
         Self::QueueSend,
         Self::QueueDelete,
         Self::QueueChangeVisibility,
+        Self::QueueDepth,
         Self::ObjectsList,
         Self::ObjectsHead,
         Self::ObjectsGet,
@@ -85,6 +88,7 @@ impl Operation {
         match self {
             Self::TableGet
             | Self::TableQuery
+            | Self::QueueDepth
             | Self::ObjectsList
             | Self::ObjectsHead
             | Self::ObjectsGet => &[RequestLost, Slow, CrashBefore, CrashAfter],
@@ -162,6 +166,7 @@ impl Operation {
             Self::QueueSend => "queue-send",
             Self::QueueDelete => "queue-delete",
             Self::QueueChangeVisibility => "queue-change-visibility",
+            Self::QueueDepth => "queue-depth",
             Self::ObjectsList => "objects-list",
             Self::ObjectsHead => "objects-head",
             Self::ObjectsGet => "objects-get",

@@ -1,6 +1,6 @@
 //! Carries out a scenario: chaos first, then everything is healed and the run must come to its end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,10 +17,9 @@ use crate::oracle::{Compared, Oracle, Violation};
 use crate::own::{Data, Own};
 use crate::point::{Kind, Operation, Point};
 use crate::probe::{Probe, Probes};
-use crate::scenario::{self, Happening, LINES_KEY, Scenario, Trouble, Workload, worker};
+use crate::scenario::{self, Happening, LINES_KEY, Role, Scenario, Trouble, Workload, worker};
 use crate::services::Source;
 use crate::simulation::Simulation;
-use trommel::core::lane::Lane;
 
 /// What DynamoDB allows, and how long a session there gathers outcomes.
 pub const SHARED: TableProfile = TableProfile {
@@ -28,8 +27,6 @@ pub const SHARED: TableProfile = TableProfile {
     row_bytes_max: 400 * 1024,
     settle_within: Duration::from_secs(1),
 };
-
-const BOTH: &[Lane] = &[Lane::Function, Lane::Container];
 
 /// Between two looks at the world.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -155,6 +152,7 @@ impl Play<'_> {
             sim: &sim,
             cluster: &cluster,
             resumed: 0,
+            leaving: BTreeSet::new(),
         };
         let mut oracle = Oracle::new(&sim, &cluster, self.is_small());
         if self.own.is_some() {
@@ -210,6 +208,8 @@ struct Stage<'a> {
     sim: &'a Simulation,
     cluster: &'a Cluster,
     resumed: u32,
+    /// Processes that are to be started again once they have left.
+    leaving: BTreeSet<String>,
 }
 
 impl Stage<'_> {
@@ -301,15 +301,42 @@ impl Stage<'_> {
 
     fn start_all(&self) {
         for number in 0..self.scenario.workers {
-            self.start(&worker(number));
+            self.start_one(number);
         }
     }
 
-    fn start(&self, name: &str) {
-        let over = |process: &Process| process.node().name() != name || process.is_over();
-        if self.cluster.processes().iter().all(over) {
-            self.cluster.start(&self.sim.node(name), BOTH);
+    /// Starts a process again, at once or when it has left.
+    fn start(&mut self, name: &str) {
+        self.leaving.insert(name.to_owned());
+        self.start_those_that_left();
+    }
+
+    fn start_those_that_left(&mut self) {
+        for number in 0..self.scenario.workers {
+            let name = worker(number);
+            if self.leaving.contains(&name) && self.start_one(number) {
+                self.leaving.remove(&name);
+            }
         }
+    }
+
+    /// Lets a second pass.
+    fn look(&mut self) -> Result<(), Halt> {
+        self.sim.run_for(LOOK_EVERY)?;
+        self.start_those_that_left();
+        Ok(())
+    }
+
+    /// Whether it was not there, and is now.
+    fn start_one(&self, number: u32) -> bool {
+        let name = worker(number);
+        let over = |process: &Process| process.node().name() != name || process.is_over();
+        let is_free = self.cluster.processes().iter().all(over);
+        if is_free {
+            self.cluster
+                .start(&self.sim.node(&name), self.scenario.role(number));
+        }
+        is_free
     }
 
     fn all_over(&self) -> bool {
@@ -337,8 +364,8 @@ impl Stage<'_> {
             }
         }
         let healed = Tick::default() + Duration::from_secs(self.scenario.chaos_seconds);
-        while self.sim.now() < healed && !self.all_over() {
-            self.sim.run_for(LOOK_EVERY)?;
+        while self.sim.now() < healed && !self.cluster.is_undriven() {
+            self.look()?;
         }
         Ok(())
     }
@@ -443,11 +470,23 @@ impl Stage<'_> {
         Ok(row.map_or(RunStatus::Running, |row| row.state.status))
     }
 
-    fn until_all_left(&self, latest: Tick) -> Result<(), Halt> {
+    fn until_all_left(&mut self, latest: Tick) -> Result<(), Halt> {
         while !self.all_over() && self.sim.now() < latest {
-            self.sim.run_for(LOOK_EVERY)?;
+            if self.cluster.is_undriven() {
+                self.send_workers_home();
+            }
+            self.look()?;
         }
         Ok(())
+    }
+
+    /// A worker waits for more until its operator sees that there is none.
+    fn send_workers_home(&self) {
+        for process in self.cluster.processes() {
+            if process.role() == Role::Worker && !process.is_over() {
+                process.drain();
+            }
+        }
     }
 
     /// Everybody leaves in time, and what they leave keeps every promise.
@@ -584,8 +623,8 @@ impl Stage<'_> {
     /// Faults for so long, or until everybody left.
     fn storm(&mut self, length: Duration) -> Result<(), Halt> {
         let healed = self.sim.now() + length;
-        while self.sim.now() < healed && !self.all_over() {
-            self.sim.run_for(LOOK_EVERY)?;
+        while self.sim.now() < healed && !self.cluster.is_undriven() {
+            self.look()?;
         }
         self.heal();
         Ok(())
@@ -602,7 +641,7 @@ impl Stage<'_> {
         self.cluster.watch_only(&janitor);
         let latest = self.sim.now() + Duration::from_secs(150);
         while oracle.lent_or_live()?.is_some() && self.sim.now() < latest {
-            self.sim.run_for(LOOK_EVERY)?;
+            self.look()?;
         }
         let left = oracle.lent_or_live()?;
         oracle.note("L4", left);

@@ -41,6 +41,9 @@ pub struct Scenario {
     pub seed: u64,
     /// Processes that work on the run.
     pub workers: u32,
+    /// What each of them does; those that are not named do all.
+    #[serde(default)]
+    pub roles: Vec<Role>,
     /// What is to be done.
     pub workload: Workload,
     /// How.
@@ -67,6 +70,19 @@ pub struct Scenario {
     /// What this scenario is kept for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expect: Option<Expect>,
+}
+
+/// What a process does, as in production.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// `run`: reads, routes, judges, and takes calls of both lanes.
+    #[default]
+    All,
+    /// `run --role router`: takes no calls.
+    Router,
+    /// `worker`: takes calls, until it is told to stop.
+    Worker,
 }
 
 /// What is to be done.
@@ -300,6 +316,21 @@ const DRIFT_MAX_PPM: u64 = 5_000;
 /// Ten minutes: what a machine without a time service may be off.
 const OFFSET_MAX_MS: u64 = 600_000;
 
+/// The first process drives the run; without it there are no workers.
+fn roles(chance: &Stream, workers: u32) -> Vec<Role> {
+    let mut roles = Vec::new();
+    for number in 0..workers {
+        let helps = chance.chance(600_000);
+        roles.push(match number {
+            0 if helps => Role::All,
+            0 => Role::Router,
+            _ if helps => Role::Worker,
+            _ => Role::All,
+        });
+    }
+    roles
+}
+
 fn clocks(chance: &Stream, workers: u32) -> Vec<WrongClock> {
     let mut clocks = Vec::new();
     for number in 0..workers {
@@ -350,6 +381,14 @@ fn troubles(chance: &Stream, workers: u32, items: u64, session_ms: u64) -> Vec<T
 }
 
 impl Scenario {
+    /// What the so many-th process does, from 0. One that is alone does all.
+    pub fn role(&self, number: u32) -> Role {
+        if self.workers == 1 {
+            return Role::All;
+        }
+        self.roles.get(number as usize).copied().unwrap_or_default()
+    }
+
     /// What this seed says: some 20 items, up to four workers.
     pub fn generate(seed: u64, profile: Profile) -> Self {
         let chance = &Seed(seed).stream("scenario");
@@ -420,6 +459,7 @@ impl Scenario {
             v: VERSION,
             seed,
             workers,
+            roles: roles(chance, workers),
             workload: Workload {
                 small,
                 large,

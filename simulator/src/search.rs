@@ -12,7 +12,7 @@ use crate::exec::lock;
 use crate::point::{Kind, Operation};
 use crate::probe::{Probe, Probes};
 use crate::run::{Outcome, Text, run};
-use crate::scenario::{Profile, Scenario};
+use crate::scenario::{Profile, Role, Scenario};
 
 /// Which seeds, and when to stop.
 #[derive(Clone, Debug)]
@@ -25,12 +25,24 @@ pub struct Search {
     pub jobs: usize,
     /// Stops early after so long.
     pub time_max: Option<Duration>,
-    /// What goes wrong; none: each seed takes one of all profiles.
-    pub profile: Option<Profile>,
+    /// What the seeds stand for.
+    pub days: Days,
     /// When it is done.
     pub until: Until,
     /// The bug that is planted, if any.
     pub bug: Option<trommel::core::planted::Bug>,
+}
+
+/// What seeds stand for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Days {
+    /// Each takes one of all profiles.
+    #[default]
+    All,
+    /// All are of this profile.
+    Of(Profile),
+    /// What speed is told of: 20 items, four workers, some 30 faults, to the end of the run.
+    Measured,
 }
 
 /// When a search is done.
@@ -125,14 +137,27 @@ impl Found {
 }
 
 /// The scenario that this seed stands for.
-pub fn scenario_of(seed: u64, profile: Option<Profile>) -> Scenario {
+pub fn scenario_of(seed: u64, days: Days) -> Scenario {
     // Most seeds are of the swarm; some are calm but for a few faults, as noise hides bugs too.
     let by_seed = match seed % 8 {
         7 => Profile::None,
         5 | 6 => Profile::Low,
         _ => Profile::Swarm,
     };
-    Scenario::generate(seed, profile.unwrap_or(by_seed))
+    match days {
+        Days::All => Scenario::generate(seed, by_seed),
+        Days::Of(profile) => Scenario::generate(seed, profile),
+        Days::Measured => {
+            let mut scenario = Scenario::generate(seed, Profile::Swarm);
+            scenario.workers = 4;
+            scenario.roles = vec![Role::All, Role::All, Role::Worker, Role::Worker];
+            scenario.workload.small = 15;
+            scenario.workload.large = 5;
+            scenario.handler.output_bytes = 0;
+            scenario.redrives = 0;
+            scenario
+        }
+    }
 }
 
 /// The machine's own clock, to stop a search in time and to say how fast it was.
@@ -160,7 +185,7 @@ pub fn search(search: &Search, tell: &(dyn Fn(u64) + Sync)) -> Found {
             if seed >= end || late || enough {
                 break;
             }
-            let scenario = scenario_of(seed, search.profile);
+            let scenario = scenario_of(seed, search.days);
             let outcome = catch_unwind(AssertUnwindSafe(|| run(&scenario, Text::Hashed)));
             let outcome = outcome.unwrap_or_else(|_| panicked());
             lock(&found).add(scenario, outcome);

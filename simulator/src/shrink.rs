@@ -191,6 +191,7 @@ impl Shrinker<'_> {
         self.with(|scenario| scenario.tuning.results = false);
         self.with(|scenario| scenario.redrive_failed_only = false);
         self.with(|scenario| scenario.clocks.clear());
+        self.with(|scenario| scenario.roles.clear());
         // Tasks in the order in which they became ready: then their order does not matter.
         self.with(|scenario| scenario.schedule = Schedule::Fifo);
     }

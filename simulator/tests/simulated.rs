@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use trommel_simulator::corpus;
-use trommel_simulator::search::{Search, Until, search};
+use trommel_simulator::search::{Days, Search, Until, search};
 
 /// Some ten seconds without optimisation.
 const SEEDS: u64 = 250;
@@ -33,7 +33,7 @@ fn no_promise_is_broken_by_the_first_seeds() {
             seeds: seeds(),
             jobs: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             time_max: None,
-            profile: None,
+            days: Days::All,
             until: Until::FirstFailure,
             bug: None,
         },

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use crate::core::time::Timestamp;
+
 /// Names one delivery of one message. A new delivery has a new handle.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Handle(pub String);
@@ -11,8 +13,12 @@ pub struct Handle(pub String);
 /// One delivery.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
+    /// Names the message: the same in every delivery.
+    pub id: String,
     /// What was sent.
     pub body: String,
+    /// When, by the service's clock.
+    pub sent: Timestamp,
     /// For delete and change of visibility.
     pub handle: Handle,
     /// How often it was delivered, this time included; approximate, never an attempt counter.
@@ -45,6 +51,15 @@ pub struct Rejected {
     pub index: usize,
     /// Why.
     pub reason: String,
+}
+
+/// About how many messages a queue holds; SQS's figures may be a minute old ("GetQueueAttributes").
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Depth {
+    /// That can be received now.
+    pub ready: u64,
+    /// Hidden: received and not deleted, or delayed.
+    pub hidden: u64,
 }
 
 /// What an endpoint can do.
@@ -101,4 +116,7 @@ pub trait Queue: Send + Sync {
         &self,
         entries: Vec<(Handle, Duration)>,
     ) -> Result<Vec<Rejected>, QueueError>;
+
+    /// About how many messages there are. Never a reason to believe that one is or is not there.
+    async fn depth(&self) -> Result<Depth, QueueError>;
 }

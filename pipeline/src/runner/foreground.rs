@@ -145,20 +145,22 @@ impl Foreground {
     /// [`RunnerError`]; the run can be resumed.
     pub async fn run(&self, job: &Job, run: &RunId) -> Result<Ended, RunnerError> {
         let lanes = self.role.lanes(job);
+        let ledger = self.ledger();
         loop {
             let session = self.session(job, &lanes).await?;
             let driven = session.drive(run).await;
             let end = session.close().await;
-            let status = driven?;
+            driven?;
+            // Somebody may have resumed it while the last calls of before a pause ended here.
+            let status = ledger.run(run).await?.state.status;
             if status != RunStatus::Running || self.drain.is_cancelled() {
                 break;
             }
             match end {
                 SessionEnd::Lost => tracing::warn!("starting anew under another session"),
-                SessionEnd::Closed => break,
+                SessionEnd::Closed => tracing::info!("the run goes on"),
             }
         }
-        let ledger = self.ledger();
         self.pause_if_last(&ledger, job, run).await?;
         let row = ledger.run(run).await?;
         let manifest = match row.state.status {

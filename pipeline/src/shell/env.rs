@@ -1,7 +1,7 @@
 //! What the loops of one session share: ledger, queues, permits, and the runs they know.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -240,7 +240,7 @@ pub struct Env {
     /// Ends all work at once: the leases are lost, or the process leaves.
     pub kill: CancellationToken,
     /// The lanes whose queue last answered with nothing; a session that does not work on a lane never knows.
-    pub empty: BTreeMap<Lane, AtomicBool>,
+    empty: Mutex<BTreeMap<Lane, bool>>,
     runs: Mutex<BTreeMap<RunId, RunHandle>>,
     /// A run became known.
     pub opened: Notify,
@@ -262,10 +262,6 @@ impl Env {
         opener: Arc<dyn OpenRun>,
         settings: Settings,
     ) -> Arc<Self> {
-        let empty = Lane::ALL
-            .into_iter()
-            .map(|lane| (lane, AtomicBool::new(false)))
-            .collect();
         Arc::new(Self {
             ledger,
             runtime,
@@ -277,7 +273,7 @@ impl Env {
             drain: CancellationToken::new(),
             closing: CancellationToken::new(),
             kill: CancellationToken::new(),
-            empty,
+            empty: Mutex::default(),
             opened: Notify::new(),
             heard: Arc::default(),
             runs: Mutex::default(),
@@ -388,18 +384,16 @@ impl Env {
         name.to_owned()
     }
 
-    /// Whether the lane's queue last answered with nothing.
-    pub fn lane_is_empty(&self, lane: Lane) -> bool {
-        self.empty
-            .get(&lane)
-            .is_some_and(|empty| empty.load(Ordering::Relaxed))
+    /// Whether the lane's queue last answered with nothing, to a worker of this session; none: it has none that asks.
+    pub fn lane_is_empty(&self, lane: Lane) -> Option<bool> {
+        let empty = self.empty.lock().unwrap_or_else(PoisonError::into_inner);
+        empty.get(&lane).copied()
     }
 
     /// Notes what the lane's queue answered.
-    pub fn note_lane(&self, lane: Lane, empty: bool) {
-        if let Some(flag) = self.empty.get(&lane) {
-            flag.store(empty, Ordering::Relaxed);
-        }
+    pub fn note_lane(&self, lane: Lane, is_empty: bool) {
+        let mut empty = self.empty.lock().unwrap_or_else(PoisonError::into_inner);
+        empty.insert(lane, is_empty);
     }
 
     /// Waits, unless the session ends first.

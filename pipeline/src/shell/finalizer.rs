@@ -277,10 +277,13 @@ impl Holders<'_> {
     async fn free(&self, held: &mut Held) -> Result<(), LedgerError> {
         let run = &self.run.row.id;
         while let PageStatus::Leased { session } = &held.page.status {
-            if !self.waits() {
+            let now = self.run.ledger.page(run, held.page.id).await?;
+            let now = now.ok_or_else(|| LedgerError::NotFound(format!("page {}", held.page.id)))?;
+            if now.write != held.write {
+                *held = now;
+            } else if !self.waits() {
                 return Ok(());
-            }
-            if self.is_live(session).await? {
+            } else if self.is_live(session).await? {
                 self.runtime.clock.sleep(LOOK_AGAIN).await;
             } else {
                 match self.run.ledger.take_over(run, held, session).await {
@@ -288,8 +291,6 @@ impl Holders<'_> {
                     Err(error) => return Err(error),
                 }
             }
-            let now = self.run.ledger.page(run, held.page.id).await?;
-            *held = now.ok_or_else(|| LedgerError::NotFound(format!("page {}", held.page.id)))?;
         }
         Ok(())
     }

@@ -7,9 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::core::class::{Class, Failure};
 use crate::core::id::{PageId, SHARDS, SessionId, WriteId};
+use crate::core::lane::Lane;
 use crate::core::outcome::Outcome;
 use crate::core::packing::Order;
-use crate::core::page::{PageStatus, Refusal};
+use crate::core::page::{Mark, Page, PageStatus, Refusal};
 use crate::core::planted::{Bug, is_planted};
 use crate::core::time::Tick;
 use crate::ledger::{FailureRow, Held, LedgerError, Progress, SessionStatus};
@@ -34,6 +35,41 @@ pub(super) struct Memory {
     dead: BTreeSet<SessionId>,
     /// Sweeps so far.
     sweeps: u64,
+}
+
+/// What one sweep has seen so far.
+#[derive(Default)]
+struct Sweep {
+    /// Ready and forgotten pages, by the name of their last write.
+    ready: BTreeMap<(crate::core::id::RunId, PageId), WriteId>,
+    /// Sessions that are not live.
+    dead: BTreeSet<SessionId>,
+    /// Lanes whose queues hold nothing.
+    empty: BTreeMap<Lane, bool>,
+}
+
+impl Sweep {
+    /// Whether the lane's queue holds no hint: by the word of this session's worker, else by the queue's own.
+    async fn lane_is_empty(&mut self, env: &Env, lane: Lane) -> bool {
+        if let Some(known) = env.lane_is_empty(lane) {
+            return known;
+        }
+        if let Some(asked) = self.empty.get(&lane) {
+            return *asked;
+        }
+        let Some(queue) = env.queues.get(&lane) else {
+            return false;
+        };
+        let is_empty = match queue.depth().await {
+            Ok(depth) => depth.ready == 0,
+            Err(error) => {
+                tracing::debug!(%lane, %error, "nobody knows how many hints there are");
+                false
+            }
+        };
+        self.empty.insert(lane, is_empty);
+        is_empty
+    }
 }
 
 /// Sweeps until the session ends.
@@ -61,15 +97,17 @@ pub(super) async fn sweep(env: &Env) {
 }
 
 async fn sweep_once(env: &Env, memory: &mut Memory) -> Result<(), LedgerError> {
-    let dead = bury(env, memory).await?;
-    let mut ready_now = BTreeMap::new();
+    let mut sweep = Sweep {
+        dead: bury(env, memory).await?,
+        ..Sweep::default()
+    };
     for run in env.known_runs() {
         if run.now().mode == Mode::Work {
-            sweep_run(env, &run, &dead, memory, &mut ready_now).await?;
+            sweep_run(env, &run, memory, &mut sweep).await?;
         }
     }
-    memory.ready = ready_now;
-    forget(env, memory, dead).await
+    memory.ready = sweep.ready;
+    forget(env, memory, sweep.dead).await
 }
 
 /// Removes the rows of sessions that were dead in the last sweep already: what they held was taken over, and
@@ -133,9 +171,8 @@ async fn bury(env: &Env, memory: &mut Memory) -> Result<BTreeSet<SessionId>, Led
 async fn sweep_run(
     env: &Env,
     run: &RunHandle,
-    dead: &BTreeSet<SessionId>,
     memory: &Memory,
-    ready_now: &mut BTreeMap<(crate::core::id::RunId, PageId), WriteId>,
+    sweep: &mut Sweep,
 ) -> Result<(), LedgerError> {
     let seen = run.now();
     let mut hints = Vec::new();
@@ -154,7 +191,7 @@ async fn sweep_run(
         for held in unsettled {
             let page = held.page.id;
             lowest = Some(lowest.map_or(page, |lowest| lowest.min(page)));
-            if let Some(held) = to_hint(env, run, held, dead, memory, ready_now).await? {
+            if let Some(held) = to_hint(env, run, held, memory, sweep).await? {
                 hints.push(held);
             }
         }
@@ -177,17 +214,30 @@ async fn unsettled_of(
     let (from, to) = progress.range();
     let mut pages = Vec::new();
     for straggler in &progress.stragglers {
-        if let Ok(id) = straggler.parse() {
-            pages.extend(env.ledger.page(&run.id, id).await?);
-        }
+        // What its items escalated to stands right behind it, below low water, too.
+        let with_escalations = (straggler.as_str(), format!("{straggler}e~"));
+        let (first, last) = (with_escalations.0, with_escalations.1.as_str());
+        let found = env
+            .ledger
+            .pages_between(&run.id, shard, (first, last), usize::MAX);
+        pages.extend(found.await?);
     }
     pages.extend(
         env.ledger
             .pages_between(&run.id, shard, (&from, &to), usize::MAX)
             .await?,
     );
-    pages.retain(|held| held.page.status != PageStatus::Settled);
+    let there: BTreeSet<PageId> = pages.iter().map(|held| held.page.id).collect();
+    pages.retain(|held| held.page.status != PageStatus::Settled || misses_any(&held.page, &there));
     Ok(pages)
+}
+
+/// Whether an item of this page moved to one that was not read: a query is no picture of one moment.
+fn misses_any(page: &Page, there: &BTreeSet<PageId>) -> bool {
+    let mut marks = (0..).zip(&page.items);
+    marks.any(|(index, item)| {
+        item.mark == Mark::Moved && !there.contains(&page.id.escalation_of(index))
+    })
 }
 
 /// Low water rises to the first unsettled page; a few that are left behind are named.
@@ -232,9 +282,8 @@ async fn to_hint(
     env: &Env,
     run: &RunHandle,
     held: Held,
-    dead: &BTreeSet<SessionId>,
     memory: &Memory,
-    ready_now: &mut BTreeMap<(crate::core::id::RunId, PageId), WriteId>,
+    sweep: &mut Sweep,
 ) -> Result<Option<Held>, LedgerError> {
     // Pages of an older generation wait for the redriver, but must not be left with the dead.
     let current = held.page.generation == run.now().generation;
@@ -243,20 +292,20 @@ async fn to_hint(
         PageStatus::Waiting { due } => {
             let is_due =
                 current && !is_planted(Bug::RetriesNeverDue) && *due <= env.runtime.clock.now();
-            Ok(is_due
-                .then_some(held)
-                .filter(|held| is_news(env, run, held, memory, ready_now)))
+            let is_news = is_due && is_news(env, run, &held, memory, sweep).await;
+            Ok(is_news.then_some(held))
         }
-        PageStatus::Ready => Ok(current
-            .then_some(held)
-            .filter(|held| is_news(env, run, held, memory, ready_now))),
+        PageStatus::Ready => {
+            let is_news = current && is_news(env, run, &held, memory, sweep).await;
+            Ok(is_news.then_some(held))
+        }
         PageStatus::Leased { session } => {
             let session = session.clone();
             if session == *env.ledger.session() {
-                let back = give_back_forgotten(env, run, held, memory, ready_now).await;
+                let back = give_back_forgotten(env, run, held, memory, sweep).await;
                 return Ok(back.filter(|_| current));
             }
-            if !is_dead(env, &session, dead).await? {
+            if !is_dead(env, &session, &sweep.dead).await? {
                 return Ok(None);
             }
             let taken = take_over(env, run, &held, &session).await?;
@@ -267,21 +316,21 @@ async fn to_hint(
 
 /// A page that stayed ready since the last sweep although its lane was empty has lost its hint. In the
 /// first sweep of the only process no page has a hint at all.
-fn is_news(
+async fn is_news(
     env: &Env,
     run: &RunHandle,
     held: &Held,
     memory: &Memory,
-    ready_now: &mut BTreeMap<(crate::core::id::RunId, PageId), WriteId>,
+    sweep: &mut Sweep,
 ) -> bool {
     if is_planted(Bug::LostHintsStayLost) {
         return false;
     }
     let name = (run.id.clone(), held.page.id);
     let stayed = memory.ready.get(&name) == Some(&held.write);
-    ready_now.insert(name, held.write.clone());
+    sweep.ready.insert(name, held.write.clone());
     let first = memory.sweeps == 0 && env.settings.others == Others::AreDead;
-    first || (stayed && env.lane_is_empty(held.page.lane))
+    first || (stayed && sweep.lane_is_empty(env, held.page.lane).await)
 }
 
 /// A page that this session holds and no worker knows of: leasing or giving back was answered with an
@@ -291,14 +340,14 @@ async fn give_back_forgotten(
     run: &RunHandle,
     held: Held,
     memory: &Memory,
-    ready_now: &mut BTreeMap<(crate::core::id::RunId, PageId), WriteId>,
+    sweep: &mut Sweep,
 ) -> Option<Held> {
     if env.holds(&run.id, held.page.id) {
         return None;
     }
     let name = (run.id.clone(), held.page.id);
     let stayed = memory.ready.get(&name) == Some(&held.write);
-    ready_now.insert(name, held.write.clone());
+    sweep.ready.insert(name, held.write.clone());
     if !stayed {
         return None;
     }

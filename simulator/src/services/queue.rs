@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use trommel::adapters::memory::MemoryQueue;
-use trommel::ports::queue::{Handle, Outgoing, QueueProfile, Rejected};
+use trommel::ports::queue::{Depth, Handle, Outgoing, QueueProfile, Rejected};
 use trommel::ports::{Message, Queue, QueueError};
 
 use super::injector::{Injector, PATIENCE_MAX, Ticket};
@@ -217,5 +217,13 @@ impl Queue for QueueLink {
         let rejected = self.model.base.change_visibility(entries).await?;
         self.come_back(&mut ticket).await?;
         Ok(rejected)
+    }
+
+    async fn depth(&self) -> Result<Depth, QueueError> {
+        let mut ticket = self.ticket(Operation::QueueDepth, &self.model.name);
+        self.go(&mut ticket).await?;
+        let depth = self.model.base.depth().await?;
+        self.come_back(&mut ticket).await?;
+        Ok(depth)
     }
 }

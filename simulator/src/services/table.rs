@@ -2,7 +2,7 @@
 //!
 //! As DynamoDB does, it knows the tokens of transactions for ten minutes, and does not do one again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::hash::{Hash as _, Hasher as _};
 use std::sync::{Arc, Mutex};
@@ -40,6 +40,8 @@ pub struct TableModel {
     cut: Mutex<BTreeMap<String, Tick>>,
     /// Writes to pages are refused as too fast until then.
     hot: Mutex<Tick>,
+    /// Sessions that were marked dead: what they opened or beat late brings none of them back.
+    dead: Mutex<BTreeSet<String>>,
     broken: Mutex<Vec<String>>,
     compared: Mutex<Compared>,
 }
@@ -79,6 +81,7 @@ impl TableModel {
             tokens: Mutex::default(),
             cut: Mutex::default(),
             hot: Mutex::default(),
+            dead: Mutex::default(),
             broken: Mutex::default(),
             compared: Mutex::default(),
         })
@@ -113,8 +116,11 @@ impl TableModel {
         self.service.tick() < until && request.writes().iter().any(of_page)
     }
 
-    /// Whether this session's row says that it lives.
+    /// Whether this session's row says that it lives, and never said that it is dead.
     pub fn is_live(&self, job: &str, session: &str) -> bool {
+        if lock(&self.dead).contains(session) {
+            return false;
+        }
         let key = Key::new(format!("session#{job}"), session);
         let row = self.base.get(&key, Consistency::Strong).now_or_never();
         let row = row.expect("nothing in memory waits").ok().flatten();
@@ -245,6 +251,7 @@ impl TableModel {
             let of_session = key.pk.starts_with("session#");
             if of_session && sets_status(&write.change, "dead") {
                 self.service.sometimes(Probe::MarkedDead);
+                lock(&self.dead).insert(key.sk.clone());
             }
             if !(of_run || of_page || of_permits) {
                 continue;

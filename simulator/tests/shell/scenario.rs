@@ -8,19 +8,17 @@ use trommel::core::job::{
     ExecutorSpec, GRACE_DEFAULT, InputSpec, Job, LaneSpec, LedgerUri, Location, OnBreach,
     OutputMode,
 };
-use trommel::core::lane::Lane;
 use trommel::core::retry::{Errors, Jitter, RetryRule};
 use trommel::core::run::RunStatus;
 use trommel::core::tolerance::Tolerance;
 use trommel::ports::table::TableProfile;
 use trommel::shell::Settings;
 use trommel_simulator::cluster::Process;
+use trommel_simulator::scenario::Role;
 use trommel_simulator::{Cluster, Node, Simulation};
 
 /// The size of a small object.
 pub(crate) const SMALL_BYTES: u64 = 10;
-
-pub(crate) const BOTH: &[Lane] = &[Lane::Function, Lane::Container];
 
 /// What DynamoDB allows, and how long a session there gathers outcomes.
 pub(crate) const SHARED: TableProfile = TableProfile {
@@ -120,7 +118,7 @@ impl Scenario {
 
     pub(crate) fn start(&self, name: &str) -> (Node, Process) {
         let node = self.sim.node(name);
-        let process = self.cluster.start(&node, BOTH);
+        let process = self.cluster.start(&node, Role::All);
         (node, process)
     }
 

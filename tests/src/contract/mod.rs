@@ -124,6 +124,8 @@ macro_rules! queue_contract {
             what_is_sent_is_received
             the_largest_body_arrives
             a_received_message_is_hidden_and_comes_again
+            a_message_keeps_its_name_and_time
+            a_depth_is_told
             a_deleted_message_stays_away
             a_former_handle_may_be_deleted_to_no_effect
             a_delayed_message_comes_late

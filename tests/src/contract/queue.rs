@@ -92,6 +92,51 @@ pub async fn a_received_message_is_hidden_and_comes_again(queue: &dyn Queue, clo
     assert!(second.receive_count > first.receive_count);
 }
 
+/// A message has one name in all its deliveries, and says when it was sent.
+pub async fn a_message_keeps_its_name_and_time(queue: &dyn Queue, clock: &dyn Clock) {
+    let sent_after = clock.now();
+    send_one(queue, "named").await;
+    let first = next(queue, clock, seconds(1)).await;
+    let second = next(queue, clock, LONG).await;
+    assert!(!first.id.is_empty());
+    assert_eq!(
+        (&first.id, &first.body, first.sent),
+        (&second.id, &second.body, second.sent)
+    );
+    // A service's clock is its own; a minute is more than any is off.
+    let age = first.sent.since(sent_after) + sent_after.since(first.sent);
+    assert!(age < Duration::from_mins(1), "sent at {}", first.sent);
+    delete(queue, second.handle).await;
+    send_one(queue, "other").await;
+    let other = next(queue, clock, LONG).await;
+    assert_ne!(other.id, first.id);
+}
+
+/// A depth follows what is sent, received and deleted; services may be late with it.
+pub async fn a_depth_is_told(queue: &dyn Queue, clock: &dyn Clock) {
+    let told = async |ready: u64, hidden: u64| {
+        let deadline = clock.tick() + PATIENCE;
+        loop {
+            let depth = queue.depth().await.expect("answered");
+            if (depth.ready, depth.hidden) == (ready, hidden) {
+                return;
+            }
+            assert!(
+                clock.tick() < deadline,
+                "{depth:?}, not {ready} and {hidden}"
+            );
+            clock.sleep(SLACK).await;
+        }
+    };
+    told(0, 0).await;
+    send(queue, &["one".to_owned(), "two".to_owned()]).await;
+    told(2, 0).await;
+    let message = next(queue, clock, LONG).await;
+    told(1, 1).await;
+    delete(queue, message.handle).await;
+    told(1, 0).await;
+}
+
 /// A delete by the handle of the only delivery.
 pub async fn a_deleted_message_stays_away(queue: &dyn Queue, clock: &dyn Clock) {
     send_one(queue, "gone").await;

@@ -260,7 +260,7 @@ pub async fn a_row_that_is_too_large_is_refused(table: &dyn Table) {
     };
     done(table, set("a")).await;
     assert_refused(&table.write(set("b")).await);
-    assert_eq!(get(table, &key).await.map(|row| row.0.len()), Some(1));
+    assert_eq!(get(table, &key).await.map(|row| row.len()), Some(1));
 }
 
 /// Nothing is written where one condition fails, and the answer names the failed, ascending.

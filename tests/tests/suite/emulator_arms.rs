@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use trommel::adapters::aws::{Blueprint, DynamoTable, S3Objects, SqsQueue};
-use trommel::ports::queue::{Handle, Outgoing, Rejected};
+use trommel::ports::queue::{Depth, Handle, Outgoing, Rejected};
 use trommel::ports::{Message, Objects, Queue, QueueError, QueueProfile, Table};
 use trommel_localstack::{Emulator, FormerHandles, Kind, Stage as Found};
 use trommel_tests::contract::Stage;
@@ -165,6 +165,10 @@ impl Queue for Forgiving {
         entries: Vec<(Handle, Duration)>,
     ) -> Result<Vec<Rejected>, QueueError> {
         self.queue.change_visibility(entries).await
+    }
+
+    async fn depth(&self) -> Result<Depth, QueueError> {
+        self.queue.depth().await
     }
 }
 

@@ -7,13 +7,15 @@ use async_trait::async_trait;
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::types::{
     BatchResultErrorEntry, ChangeMessageVisibilityBatchRequestEntry,
-    DeleteMessageBatchRequestEntry, MessageSystemAttributeName, SendMessageBatchRequestEntry,
+    DeleteMessageBatchRequestEntry, MessageSystemAttributeName, QueueAttributeName,
+    SendMessageBatchRequestEntry,
 };
 
 use super::classify::Fault;
 use super::config::{Clients, long_poll_timeouts};
 use crate::adapters::bounds::queue as bounds;
-use crate::ports::queue::{Handle, Outgoing, Rejected};
+use crate::core::time::Timestamp;
+use crate::ports::queue::{Depth, Handle, Outgoing, Rejected};
 use crate::ports::{Message, Queue, QueueError, QueueProfile};
 
 /// "Amazon SQS message quotas".
@@ -81,6 +83,7 @@ impl Queue for SqsQueue {
             .wait_time_seconds(seconds(wait))
             .visibility_timeout(seconds(visibility))
             .message_system_attribute_names(MessageSystemAttributeName::ApproximateReceiveCount)
+            .message_system_attribute_names(MessageSystemAttributeName::SentTimestamp)
             .send()
             .await
             .map_err(|error| Fault::of(&error).queue())?;
@@ -164,6 +167,27 @@ impl Queue for SqsQueue {
         let answer = answer.map_err(|error| Fault::of(&error).queue())?;
         Ok(rejected(refused, &answer.failed, &Distinct::none()))
     }
+
+    async fn depth(&self) -> Result<Depth, QueueError> {
+        let names = [
+            QueueAttributeName::ApproximateNumberOfMessages,
+            QueueAttributeName::ApproximateNumberOfMessagesNotVisible,
+            QueueAttributeName::ApproximateNumberOfMessagesDelayed,
+        ];
+        let request = self.client.get_queue_attributes().queue_url(&self.url);
+        let answer = request.set_attribute_names(Some(names.to_vec())).send();
+        let answer = answer.await.map_err(|error| Fault::of(&error).queue())?;
+        let all = answer.attributes.unwrap_or_default();
+        let number = |name: &QueueAttributeName| {
+            let text = all.get(name).map_or("0", String::as_str);
+            text.parse().unwrap_or(0)
+        };
+        let [ready, in_flight, delayed] = names.each_ref().map(number);
+        Ok(Depth {
+            ready,
+            hidden: in_flight + delayed,
+        })
+    }
 }
 
 /// Which entries of a batch repeat an earlier one: the same message may have been received twice, and
@@ -225,12 +249,16 @@ fn rejected(
 }
 
 fn message(received: aws_sdk_sqs::types::Message) -> Message {
-    let count = received
-        .attributes()
-        .and_then(|all| all.get(&MessageSystemAttributeName::ApproximateReceiveCount))
-        .and_then(|count| count.parse().ok());
+    let attribute = |name: &MessageSystemAttributeName| {
+        let all = received.attributes()?;
+        all.get(name)?.parse::<i64>().ok()
+    };
+    let count = attribute(&MessageSystemAttributeName::ApproximateReceiveCount);
+    let sent = attribute(&MessageSystemAttributeName::SentTimestamp);
     Message {
-        receive_count: count.unwrap_or(1),
+        receive_count: count.and_then(|n| u32::try_from(n).ok()).unwrap_or(1),
+        sent: Timestamp(sent.unwrap_or(0)),
+        id: received.message_id.unwrap_or_default(),
         body: received.body.unwrap_or_default(),
         handle: Handle(received.receipt_handle.unwrap_or_default()),
     }

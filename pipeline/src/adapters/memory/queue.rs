@@ -14,8 +14,10 @@ use tokio::sync::Notify;
 
 use super::lock;
 use crate::adapters::bounds::queue as bounds;
-use crate::core::time::Tick;
-use crate::ports::queue::{Handle, Message, Outgoing, Queue, QueueError, QueueProfile, Rejected};
+use crate::core::time::{Tick, Timestamp};
+use crate::ports::queue::{
+    Depth, Handle, Message, Outgoing, Queue, QueueError, QueueProfile, Rejected,
+};
 use crate::ports::runtime::Clock;
 
 /// A queue in memory. A message costs its body and about 200 bytes, until it is deleted.
@@ -48,6 +50,7 @@ struct State {
 
 struct Stored {
     body: String,
+    sent: Timestamp,
     receives: u32,
     /// `None` while it is in `ready`.
     due: Option<Tick>,
@@ -98,7 +101,9 @@ impl State {
             };
             stored.receives += 1;
             taken.push(Message {
+                id: id.to_string(),
                 body: stored.body.clone(),
+                sent: stored.sent,
                 handle: Handle(format!("{id}-{}", stored.receives)),
                 receive_count: stored.receives,
             });
@@ -209,7 +214,7 @@ impl Queue for MemoryQueue {
 
     async fn send(&self, batch: Vec<Outgoing>) -> Result<Vec<Rejected>, QueueError> {
         bounds::check_batch(batch.len())?;
-        let now = self.clock.tick();
+        let (now, sent) = (self.clock.tick(), self.clock.now());
         let mut rejected = Vec::new();
         let mut state = lock(&self.state);
         let before = state.earliest();
@@ -225,6 +230,7 @@ impl Queue for MemoryQueue {
                 id,
                 Stored {
                     body: outgoing.body,
+                    sent,
                     receives: 0,
                     due,
                 },
@@ -282,6 +288,16 @@ impl Queue for MemoryQueue {
         drop(state);
         self.tell(sooner, ready);
         Ok(rejected)
+    }
+
+    async fn depth(&self) -> Result<Depth, QueueError> {
+        let mut state = lock(&self.state);
+        state.ripen(self.clock.tick());
+        let hidden = state.hidden.len() as u64;
+        Ok(Depth {
+            ready: state.messages.len() as u64 - hidden,
+            hidden,
+        })
     }
 }
 

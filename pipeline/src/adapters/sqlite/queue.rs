@@ -16,7 +16,9 @@ use super::messages::{Asked, Take};
 use super::table::READ_ONLY;
 use super::writer::Request;
 use crate::adapters::bounds::queue as bounds;
-use crate::ports::queue::{Handle, Message, Outgoing, Queue, QueueError, QueueProfile, Rejected};
+use crate::ports::queue::{
+    Depth, Handle, Message, Outgoing, Queue, QueueError, QueueProfile, Rejected,
+};
 use crate::ports::runtime::Clock;
 
 /// How often a waiting receive looks again: ten empty looks a second cost next to nothing, and a
@@ -120,7 +122,7 @@ impl Queue for SqliteQueue {
             }
         }
         if !entries.is_empty() {
-            self.ask(Asked::Send(entries)).await?;
+            self.ask(Asked::Send(entries, now)).await?;
             self.arrived.notify_waiters();
         }
         Ok(rejected)
@@ -149,5 +151,11 @@ impl Queue for SqliteQueue {
         rejected.sort_unstable_by_key(|entry| entry.index);
         self.arrived.notify_waiters();
         Ok(rejected)
+    }
+
+    async fn depth(&self) -> Result<Depth, QueueError> {
+        let now = self.clock.now();
+        self.request(|reply| Request::Depth(self.name.clone(), now, reply))
+            .await
     }
 }

@@ -13,7 +13,7 @@ use super::error::OpenError;
 const APPLICATION_ID: i64 = 0x5472_6d6c;
 
 /// The layout this program writes; a greater number is a newer program's.
-const LAYOUT: i64 = 1;
+const LAYOUT: i64 = 2;
 
 /// Rows of about 1 KB stay on their page: without a rowid, SQLite spills a row that is longer than a
 /// quarter of a page ("Database File Format", 1.6), which would double the writes of a settle.
@@ -47,17 +47,23 @@ const LAYOUT_SQL: &str = "
         queue TEXT NOT NULL,
         visible_at_ms INTEGER NOT NULL,
         receives INTEGER NOT NULL,
-        body TEXT NOT NULL
+        body TEXT NOT NULL,
+        sent_at_ms INTEGER NOT NULL DEFAULT 0
     );
 
     CREATE INDEX messages_by_visibility ON messages (queue, visible_at_ms, id);
 ";
+
+/// What brings a file of layout 1 to this one.
+const FROM_1_SQL: &str = "ALTER TABLE messages ADD COLUMN sent_at_ms INTEGER NOT NULL DEFAULT 0;";
 
 /// What the header says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Layout {
     /// No table yet.
     Empty,
+    /// Of layout 1, whose rows are the same.
+    First,
     Ours,
     Foreign,
     Newer(i64),
@@ -71,6 +77,7 @@ fn layout(connection: &Connection) -> rusqlite::Result<Layout> {
     Ok(match (application, version, tables) {
         (0, 0, 0) => Layout::Empty,
         (APPLICATION_ID, LAYOUT, _) => Layout::Ours,
+        (APPLICATION_ID, 1, _) => Layout::First,
         (APPLICATION_ID, newer, _) if newer > LAYOUT => Layout::Newer(newer),
         _ => Layout::Foreign,
     })
@@ -116,8 +123,13 @@ fn create(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
         .transaction_with_behavior(TransactionBehavior::Immediate)
         .map_err(failed)?;
     // Under the lock: of two programs that open a new file, one finds it laid out.
-    if layout(&transaction).map_err(failed)? == Layout::Empty {
-        transaction.execute_batch(LAYOUT_SQL).map_err(failed)?;
+    let missing = match layout(&transaction).map_err(failed)? {
+        Layout::Empty => Some(LAYOUT_SQL),
+        Layout::First => Some(FROM_1_SQL),
+        Layout::Ours | Layout::Foreign | Layout::Newer(_) => None,
+    };
+    if let Some(sql) = missing {
+        transaction.execute_batch(sql).map_err(failed)?;
         transaction
             .pragma_update(None, "application_id", APPLICATION_ID)
             .map_err(failed)?;
@@ -136,7 +148,7 @@ fn check(connection: &Connection, path: &Path) -> Result<(), OpenError> {
     let layout = layout(&snapshot).map_err(failed)?;
     snapshot.finish().map_err(failed)?;
     match layout {
-        Layout::Empty | Layout::Ours => Ok(()),
+        Layout::Empty | Layout::First | Layout::Ours => Ok(()),
         Layout::Foreign => Err(OpenError::NotALedger(path.to_owned())),
         Layout::Newer(found) => Err(OpenError::Newer {
             path: path.to_owned(),

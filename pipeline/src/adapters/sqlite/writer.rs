@@ -12,7 +12,8 @@ use super::error::Fault;
 use super::messages::{self, Asked, Take};
 use super::rows::{Rows, Stop};
 use crate::adapters::bounds::table as bounds;
-use crate::ports::queue::{Message, QueueError, Rejected};
+use crate::core::time::Timestamp;
+use crate::ports::queue::{Depth, Message, QueueError, Rejected};
 use crate::ports::table::{Change, Row, TableError, TableProfile, Write};
 
 /// How many requests may wait for the thread; more wait in their callers.
@@ -32,6 +33,7 @@ pub(super) enum Request {
     Transact(Vec<Write>, Reply<(), TableError>),
     Take(String, Take, Reply<Vec<Message>, QueueError>),
     Ask(String, Asked, Reply<Vec<Rejected>, QueueError>),
+    Depth(String, Timestamp, Reply<Depth, QueueError>),
 }
 
 /// What a request came to, told once the commit has succeeded.
@@ -43,6 +45,7 @@ enum Answer {
     Transact(Result<(), TableError>, Reply<(), TableError>),
     Messages(Vec<Message>, Reply<Vec<Message>, QueueError>),
     Rejected(Vec<Rejected>, Reply<Vec<Rejected>, QueueError>),
+    Depth(Depth, Reply<Depth, QueueError>),
 }
 
 impl Answer {
@@ -53,6 +56,7 @@ impl Answer {
             Self::Transact(result, reply) => drop(reply.send(result)),
             Self::Messages(messages, reply) => drop(reply.send(Ok(messages))),
             Self::Rejected(rejected, reply) => drop(reply.send(Ok(rejected))),
+            Self::Depth(depth, reply) => drop(reply.send(Ok(depth))),
         }
     }
 
@@ -63,6 +67,7 @@ impl Answer {
             Self::Transact(_, reply) => drop(reply.send(Err(fault.into()))),
             Self::Messages(_, reply) => drop(reply.send(Err(fault.into()))),
             Self::Rejected(_, reply) => drop(reply.send(Err(fault.into()))),
+            Self::Depth(_, reply) => drop(reply.send(Err(fault.into()))),
         }
     }
 }
@@ -74,6 +79,7 @@ impl Request {
             Self::Transact(_, reply) => drop(reply.send(Err(fault.into()))),
             Self::Take(_, _, reply) => drop(reply.send(Err(fault.into()))),
             Self::Ask(_, _, reply) => drop(reply.send(Err(fault.into()))),
+            Self::Depth(_, _, reply) => drop(reply.send(Err(fault.into()))),
         }
     }
 }
@@ -192,6 +198,10 @@ impl Writer {
                 let (rejected, fault) = or_none(done);
                 (Answer::Rejected(rejected, reply), fault)
             }
+            Request::Depth(queue, now, reply) => {
+                let (depth, fault) = or_none(messages::depth(&self.connection, &queue, now));
+                (Answer::Depth(depth, reply), fault)
+            }
         }
     }
 
@@ -242,9 +252,9 @@ fn part<T>(result: Result<T, Stop>) -> (Result<T, TableError>, Option<Fault>) {
     }
 }
 
-fn or_none<T>(result: rusqlite::Result<Vec<T>>) -> (Vec<T>, Option<Fault>) {
+fn or_none<T: Default>(result: rusqlite::Result<T>) -> (T, Option<Fault>) {
     match result {
         Ok(done) => (done, None),
-        Err(error) => (Vec::new(), Some(error.into())),
+        Err(error) => (T::default(), Some(error.into())),
     }
 }
