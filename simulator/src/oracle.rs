@@ -215,6 +215,14 @@ impl<'a> Oracle<'a> {
         }
     }
 
+    /// The items that were aborted.
+    ///
+    /// # Errors
+    /// The world could not go on.
+    pub fn aborted(&self) -> Result<BTreeSet<ItemId>, Halt> {
+        self.items(|outcome| outcome == Some(Outcome::Aborted))
+    }
+
     /// The items that succeeded so far.
     ///
     /// # Errors

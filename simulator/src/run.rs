@@ -608,7 +608,11 @@ impl Stage<'_> {
         }
         let after = self.sim.block_on(async { ledger.run(&run).await })?;
         let after = after.expect("the run has a row");
-        let succeeded = oracle.succeeded()?.len() as u64;
+        let mut succeeded = oracle.succeeded()?.len() as u64;
+        if failed_only {
+            // What was pending may have been aborted late, by those who only then heard of the former end.
+            succeeded += oracle.aborted()?.len() as u64;
+        }
         let converged = after.state.status == RunStatus::Succeeded && succeeded == after.total;
         let broken = (!converged).then(|| {
             let (status, total) = (after.state.status.as_str(), after.total);

@@ -247,6 +247,10 @@ impl Ledger {
                     done => return done.map(|_| ()),
                 }
             }
+            if own.permits < kept {
+                // It was marked dead, and what it held was given back for it.
+                return Err(LedgerError::Raced);
+            }
             let change = i64::from(kept) - i64::from(own.permits);
             match self.move_permits(job, &own, Vec::new(), change).await {
                 Err(LedgerError::Raced) => {}

@@ -1,6 +1,6 @@
 //! What the loops of one session share: ledger, queues, permits, and the runs they know.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -23,6 +23,9 @@ use crate::ports::{Executor, Queue, Runtime};
 use super::part_cache::PartCache;
 use super::permits::Permits;
 use super::source::Stores;
+
+/// So many runs are remembered for leases that were left behind in them; a job seldom has two at a time.
+const TOUCHED_MAX: usize = 64;
 
 /// How the loops of one session behave.
 #[derive(Clone, Copy, Debug)]
@@ -250,6 +253,8 @@ pub struct Env {
     classes: Mutex<BTreeSet<String>>,
     /// Pages that this session's workers lease or hold, and how often each.
     held: Mutex<BTreeMap<(RunId, PageId), u32>>,
+    /// Runs of which pages were leased here, the latest last.
+    touched: Mutex<VecDeque<RunId>>,
 }
 
 impl Env {
@@ -279,6 +284,7 @@ impl Env {
             runs: Mutex::default(),
             classes: Mutex::default(),
             held: Mutex::default(),
+            touched: Mutex::default(),
         })
     }
 
@@ -345,6 +351,28 @@ impl Env {
     pub(super) fn hold(&self, run: &RunId, page: PageId) {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         *held.entry((run.clone(), page)).or_default() += 1;
+        drop(held);
+        let mut touched = self.touched.lock().unwrap_or_else(PoisonError::into_inner);
+        if !touched.contains(run) {
+            touched.push_back(run.clone());
+        }
+        if touched.len() > TOUCHED_MAX {
+            touched.pop_front();
+        }
+    }
+
+    /// Runs that this session does not know any more, of which pages may be leased to it all the same.
+    pub(super) fn forgotten_runs(&self) -> Vec<RunId> {
+        let known = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
+        let touched = self.touched.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_forgotten = |run: &&RunId| !known.contains_key(*run);
+        touched.iter().filter(is_forgotten).cloned().collect()
+    }
+
+    /// No page of the run is leased to anybody.
+    pub(super) fn is_done_with(&self, run: &RunId) {
+        let mut touched = self.touched.lock().unwrap_or_else(PoisonError::into_inner);
+        touched.retain(|other| other != run);
     }
 
     /// A worker did not lease the page, or has forgotten it.

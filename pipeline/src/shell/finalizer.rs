@@ -15,6 +15,7 @@ use tokio::io::AsyncReadExt;
 use crate::core::id::{ItemId, SessionId};
 use crate::core::outcome::{ItemCounts, Outcome};
 use crate::core::page::{Mark, PageStatus, Refusal};
+use crate::core::part::Part;
 use crate::core::planted::{Bug, is_planted};
 use crate::core::time::Tick;
 use crate::ledger::{Held, LedgerError, SessionRow, SessionStatus};
@@ -22,7 +23,7 @@ use crate::ports::objects::Upload;
 use crate::ports::{Objects, ObjectsError, Runtime};
 
 use super::outputs::{self, Large, OutputLine};
-use super::report::{ItemView, RunReader, report};
+use super::report::{ItemView, PartView, RunReader, report};
 
 /// A new file begins when one has this many bytes ("ResultWriter", file size).
 const FILE_BYTES_MAX: u64 = 5 * 1024 * 1024 * 1024;
@@ -142,10 +143,7 @@ pub async fn compile(
         let Some(last) = parts.last() else { break };
         next = last.number + 1;
         for part in parts {
-            let mut view = run.part(part).await?;
-            for held in &mut view.pages {
-                holders.free(held).await?;
-            }
+            let view = holders.settled_view(part).await?;
             let outputs = outputs_of(run, &view.pages).await?;
             for item in run.items(&view).await? {
                 let output = outputs.get(&item.item);
@@ -272,27 +270,41 @@ impl Holders<'_> {
         Ok(())
     }
 
-    /// Waits until a live session has given the page back or settled it; takes it from a dead one, whose late
+    /// A part of which nobody holds a page. It is read again if somebody did: an item may have moved meanwhile.
+    async fn settled_view(&self, part: Part) -> Result<PartView, LedgerError> {
+        loop {
+            let view = self.run.part(part.clone()).await?;
+            let mut changed = false;
+            for held in &view.pages {
+                changed |= self.free(held.clone()).await?.write != held.write;
+            }
+            if !changed {
+                return Ok(view);
+            }
+        }
+    }
+
+    /// The page once a live session has given it back or settled it; from a dead one it is taken, whose late
     /// writes are fenced thereby.
-    async fn free(&self, held: &mut Held) -> Result<(), LedgerError> {
+    async fn free(&self, mut held: Held) -> Result<Held, LedgerError> {
         let run = &self.run.row.id;
         while let PageStatus::Leased { session } = &held.page.status {
             let now = self.run.ledger.page(run, held.page.id).await?;
             let now = now.ok_or_else(|| LedgerError::NotFound(format!("page {}", held.page.id)))?;
             if now.write != held.write {
-                *held = now;
+                held = now;
             } else if !self.waits() {
-                return Ok(());
+                return Ok(held);
             } else if self.is_live(session).await? {
                 self.runtime.clock.sleep(LOOK_AGAIN).await;
             } else {
-                match self.run.ledger.take_over(run, held, session).await {
+                match self.run.ledger.take_over(run, &held, session).await {
                     Ok(_) | Err(LedgerError::Raced | LedgerError::Page(Refusal::Done)) => {}
                     Err(error) => return Err(error),
                 }
             }
         }
-        Ok(())
+        Ok(held)
     }
 
     async fn is_live(&self, session: &SessionId) -> Result<bool, LedgerError> {

@@ -1,6 +1,6 @@
 //! The redriver: reopens what a redrive selected, page by page, repeatable from its cursor.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::core::id::{Generation, RunId, SHARDS};
@@ -81,24 +81,33 @@ async fn reopen_part(
     } else {
         None
     };
-    for held in env.ledger.pages_of_part(&run.id, part.number).await? {
-        let sight = Sight {
-            ledger: &env.ledger,
-            run: &run.id,
-            inputs: inputs.as_ref(),
-        };
-        if choose(&sight, &held, &redrive.selection).await?.is_none() {
-            continue;
+    let sight = Sight {
+        ledger: &env.ledger,
+        run: &run.id,
+        inputs: inputs.as_ref(),
+    };
+    // Until a page is reopened, a late settle of the former generation may move an item of it to a page of its own:
+    // so it is looked again until there is none that is new.
+    let mut seen = BTreeSet::new();
+    loop {
+        let mut pages = env.ledger.pages_of_part(&run.id, part.number).await?;
+        pages.retain(|held| seen.insert(held.page.id));
+        if pages.is_empty() {
+            return Ok(());
         }
-        outstanding.wait_below_horizon(env, run, 1).await?;
-        if reopen_page(env, run, held, generation, (&sight, &redrive.selection)).await? {
-            outstanding.add(1);
-            if is_planted(Bug::RedriveStopsEarly) {
-                break;
+        for held in pages {
+            if choose(&sight, &held, &redrive.selection).await?.is_none() {
+                continue;
+            }
+            outstanding.wait_below_horizon(env, run, 1).await?;
+            if reopen_page(env, run, held, generation, (&sight, &redrive.selection)).await? {
+                outstanding.add(1);
+                if is_planted(Bug::RedriveStopsEarly) {
+                    return Ok(());
+                }
             }
         }
     }
-    Ok(())
 }
 
 /// A part's inputs; none if they cannot be read, which then match no filter.

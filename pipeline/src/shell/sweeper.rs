@@ -4,6 +4,7 @@
 //! horizon. Any number of sweepers may run: each thing they do is one conditional write.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::core::class::{Class, Failure};
 use crate::core::id::{PageId, SHARDS, SessionId, WriteId};
@@ -12,6 +13,7 @@ use crate::core::outcome::Outcome;
 use crate::core::packing::Order;
 use crate::core::page::{Mark, Page, PageStatus, Refusal};
 use crate::core::planted::{Bug, is_planted};
+use crate::core::run::RunStatus;
 use crate::core::time::Tick;
 use crate::ledger::{FailureRow, Held, LedgerError, Progress, SessionStatus};
 
@@ -24,6 +26,12 @@ const STRAGGLERS_MAX: usize = 32;
 /// A sweep takes at most this share of the time: after a long one the next comes later.
 const SHARE: u32 = 20;
 
+/// Runs that stopped are looked at again once in so many sweeps: what was left behind in them is rare, and may wait.
+const REVISIT_EVERY: u64 = 6;
+
+/// Dead sessions are forgotten after so many of their durations: ten minutes, on AWS.
+const FORGOTTEN_AFTER: u32 = 20;
+
 /// What a sweeper remembers between sweeps.
 #[derive(Default)]
 pub(super) struct Memory {
@@ -31,8 +39,8 @@ pub(super) struct Memory {
     beats: BTreeMap<SessionId, (i64, Tick)>,
     /// Ready and forgotten pages seen in the last sweep, by the name of their last write.
     ready: BTreeMap<(crate::core::id::RunId, PageId), WriteId>,
-    /// Sessions that were not live in the last sweep.
-    dead: BTreeSet<SessionId>,
+    /// Sessions that are not live, and since when they were seen so.
+    dead: BTreeMap<SessionId, Tick>,
     /// Sweeps so far.
     sweeps: u64,
 }
@@ -73,7 +81,7 @@ impl Sweep {
 }
 
 /// Sweeps until the session ends.
-pub(super) async fn sweep(env: &Env) {
+pub(super) async fn sweep(env: &Arc<Env>) {
     let mut memory = Memory::default();
     while !env.is_ending() {
         let begun = env.runtime.clock.tick();
@@ -96,7 +104,7 @@ pub(super) async fn sweep(env: &Env) {
     }
 }
 
-async fn sweep_once(env: &Env, memory: &mut Memory) -> Result<(), LedgerError> {
+async fn sweep_once(env: &Arc<Env>, memory: &mut Memory) -> Result<(), LedgerError> {
     let mut sweep = Sweep {
         dead: bury(env, memory).await?,
         ..Sweep::default()
@@ -107,21 +115,46 @@ async fn sweep_once(env: &Env, memory: &mut Memory) -> Result<(), LedgerError> {
         }
     }
     memory.ready = sweep.ready;
+    if memory.sweeps.is_multiple_of(REVISIT_EVERY) {
+        revisit(env).await?;
+    }
     forget(env, memory, sweep.dead).await
 }
 
-/// Removes the rows of sessions that were dead in the last sweep already: what they held was taken over, and
-/// a lease of theirs that turns up later is known by its missing row.
+/// Opens runs again that go on after a pause or in a redrive: a page that could not be given back when they
+/// stopped is leased to this session, which lives, so nobody else may take it.
+async fn revisit(env: &Arc<Env>) -> Result<(), LedgerError> {
+    for run in env.forgotten_runs() {
+        match env.ledger.run(&run).await?.state.status {
+            RunStatus::Running => {
+                if let Err(error) = env.open_run(&run).await {
+                    tracing::warn!(%run, %error, "a run that goes on cannot be opened");
+                }
+            }
+            RunStatus::Succeeded => env.is_done_with(&run),
+            RunStatus::Paused | RunStatus::Failed | RunStatus::Aborted => {}
+        }
+    }
+    Ok(())
+}
+
+/// Removes the rows of sessions that have been dead for long: what they held was taken over, and a lease of
+/// theirs that turns up later is known by its missing row. Not before: the request that opened one may arrive
+/// late, and would open it anew.
 async fn forget(
     env: &Env,
     memory: &mut Memory,
     dead: BTreeSet<SessionId>,
 ) -> Result<(), LedgerError> {
-    for session in dead.intersection(&memory.dead) {
-        env.ledger.forget_session(&env.job, session).await?;
-        memory.beats.remove(session);
+    let now = env.runtime.clock.tick();
+    memory.dead.retain(|session, _| dead.contains(session));
+    for session in dead {
+        let since = *memory.dead.entry(session.clone()).or_insert(now);
+        if now.since(since) >= env.settings.session_duration * FORGOTTEN_AFTER {
+            env.ledger.forget_session(&env.job, &session).await?;
+            memory.beats.remove(&session);
+        }
     }
-    memory.dead = dead;
     Ok(())
 }
 

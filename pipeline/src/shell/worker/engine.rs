@@ -264,6 +264,7 @@ impl Engine {
             return;
         }
         let ids: Vec<u64> = self.ready.iter().copied().collect();
+        let mut left = Left::Nothing;
         for id in ids {
             let Some(slot) = self.slots.get(&id) else {
                 self.ready.remove(&id);
@@ -276,8 +277,9 @@ impl Engine {
                 self.start_alone(id);
                 continue;
             }
-            if self.start_calls_of(id) == Left::Some {
-                break;
+            // Without permits nobody else starts; but a suspect that waits until nothing runs is why there are none.
+            if left == Left::Nothing {
+                left = self.start_calls_of(id);
             }
         }
         self.calls.launch(&self.env.runtime);
