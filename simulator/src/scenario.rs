@@ -421,23 +421,17 @@ impl Scenario {
             session_seconds: [6, 10, 10, 10, 30][chance.below(5) as usize],
         };
         let session_ms = u64::from(tuning.session_seconds) * 1000;
-        // Seldom, as it is slow: result files of several pieces, and outputs kept as objects of their own.
-        let (small, handler) = match chance.below(6_000) {
-            0 if tuning.results => (
-                40,
-                Behaviour {
-                    output_bytes: 250_000,
-                    ..handler
-                },
-            ),
-            1 if tuning.results => (
+        // Seldom, as it is slow: outputs that are kept as objects of their own.
+        let is_large = chance.below(1_500) == 0 && tuning.results;
+        let (small, handler) = match is_large {
+            true => (
                 small.min(5),
                 Behaviour {
                     output_bytes: 300_000,
                     ..handler
                 },
             ),
-            _ => (small, handler),
+            false => (small, handler),
         };
         let lines = chance.chance(150_000);
         let items = small + large;

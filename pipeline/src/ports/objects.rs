@@ -28,7 +28,13 @@ pub struct ObjectsProfile {
     pub append: bool,
     /// Whether any bytes may be a key. A directory has no key that is empty, absolute or `..`.
     pub any_key: bool,
+    /// How many bytes should be gathered before they are added to an [`Upload`]. S3 takes no piece below 5 MiB but the
+    /// last ("Multipart upload limits"), and bills each.
+    pub piece_bytes: usize,
 }
+
+/// Fewer requests than with the smallest pieces that S3 takes, and little enough memory for several uploads.
+pub const PIECE_BYTES: usize = 8 * 1024 * 1024;
 
 /// Why a call failed, by what the caller should do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -28,9 +28,6 @@ use super::report::{ItemView, PartView, RunReader, report};
 /// A new file begins when one has this many bytes ("ResultWriter", file size).
 const FILE_BYTES_MAX: u64 = 5 * 1024 * 1024 * 1024;
 
-/// Bytes gathered before they are handed to the store; pieces must be of 5 MiB or more.
-const PIECE_BYTES: usize = 8 * 1024 * 1024;
-
 /// Sessions that have not heard of the end, and pages that they hold, are waited for so long: calls that are
 /// stopped have the grace time to end, and a session that fell silent is dead sooner.
 const HELD_WAIT_MAX: Duration = Duration::from_mins(2);
@@ -422,7 +419,7 @@ impl<'a> Files<'a> {
         self.buffer.extend_from_slice(line);
         self.open.size += line.len() as u64;
         self.open.items += 1;
-        if self.buffer.len() >= PIECE_BYTES {
+        if self.buffer.len() >= self.results.profile().piece_bytes {
             let piece = Bytes::from(std::mem::take(&mut self.buffer));
             if self.upload.is_none() {
                 self.upload = Some(self.results.upload(&self.key()).await?);

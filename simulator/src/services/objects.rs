@@ -15,6 +15,9 @@ use crate::node::Node;
 use crate::point::{Kind, Operation};
 use crate::watch::Watch;
 
+/// Some ten records of a simulated result file: enough for several pieces.
+const PIECE_BYTES: usize = 1000;
+
 /// One node's way to a store.
 #[derive(Clone)]
 pub struct ObjectsLink {
@@ -87,7 +90,10 @@ impl ObjectsLink {
 #[async_trait]
 impl Objects for ObjectsLink {
     fn profile(&self) -> ObjectsProfile {
-        self.base.profile()
+        ObjectsProfile {
+            piece_bytes: PIECE_BYTES,
+            ..self.base.profile()
+        }
     }
 
     async fn list(

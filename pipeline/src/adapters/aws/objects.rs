@@ -87,6 +87,7 @@ impl Objects for S3Objects {
         ObjectsProfile {
             append: false,
             any_key: true,
+            piece_bytes: crate::ports::objects::PIECE_BYTES,
         }
     }
 

@@ -122,6 +122,7 @@ impl Objects for Directory {
         ObjectsProfile {
             append: true,
             any_key: false,
+            piece_bytes: crate::ports::objects::PIECE_BYTES,
         }
     }
 

@@ -110,6 +110,7 @@ impl Objects for MemoryObjects {
         ObjectsProfile {
             append: true,
             any_key: true,
+            piece_bytes: crate::ports::objects::PIECE_BYTES,
         }
     }
 

@@ -50,6 +50,7 @@ impl Objects for Store {
         ObjectsProfile {
             append: false,
             any_key: false,
+            piece_bytes: crate::ports::objects::PIECE_BYTES,
         }
     }
 

@@ -74,6 +74,7 @@ impl Objects for Memory {
         ObjectsProfile {
             append: false,
             any_key: true,
+            piece_bytes: crate::ports::objects::PIECE_BYTES,
         }
     }
 
