@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::entropy::Seed;
 
 /// Everything that the pipeline asks of its ports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Operation {
     /// One row.

@@ -12,7 +12,7 @@ use crate::exec::lock;
 use crate::point::{Kind, Operation};
 use crate::probe::{Probe, Probes};
 use crate::run::{Outcome, Text, run};
-use crate::scenario::{Profile, Role, Scenario};
+use crate::scenario::{FaultSource, Profile, Role, Scenario};
 
 /// Which seeds, and when to stop.
 #[derive(Clone, Debug)]
@@ -155,6 +155,9 @@ pub fn scenario_of(seed: u64, days: Days) -> Scenario {
             scenario.workload.large = 5;
             scenario.handler.output_bytes = 0;
             scenario.redrives = 0;
+            if let FaultSource::Swarm(rates) = &mut scenario.faults {
+                rates.values_mut().for_each(|rate| *rate /= 2);
+            }
             scenario
         }
     }

@@ -18,6 +18,7 @@ mod tallies;
 #[cfg(test)]
 mod tests;
 
+use std::hash::{Hash as _, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -189,10 +190,10 @@ fn unclear(what: &str) -> LedgerError {
     TableError::Unclear(format!("{what} was tried {UNCLEAR_TRIES_MAX} times")).into()
 }
 
-/// A token of the writes' text: equal content, equal token.
+/// A token of the writes: equal content, equal token.
 fn token_of(writes: &[Write]) -> String {
     let mut hash = Fnv::new();
-    hash.add(format!("{writes:?}").as_bytes());
+    writes.hash(&mut hash);
     format!("{:032x}", hash.0)
 }
 
@@ -214,5 +215,15 @@ impl Fnv {
     /// Half of it, where room is dear.
     fn short(&self) -> u64 {
         (self.0 >> 64) as u64 ^ self.0 as u64
+    }
+}
+
+impl Hasher for Fnv {
+    fn write(&mut self, bytes: &[u8]) {
+        self.add(bytes);
+    }
+
+    fn finish(&self) -> u64 {
+        self.short()
     }
 }

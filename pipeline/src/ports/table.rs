@@ -152,7 +152,7 @@ impl Row {
 }
 
 /// What must hold for a write to happen. All conditions of a write must hold.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Condition {
     /// There is no such row.
     Absent,
@@ -211,7 +211,7 @@ pub enum Change {
 }
 
 /// One write.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Write {
     /// Which row.
     pub key: Key,

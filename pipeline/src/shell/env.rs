@@ -1,7 +1,7 @@
 //! What the loops of one session share: ledger, queues, permits, and the runs they know.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use crate::core::lane::Lane;
 use crate::core::packing::Order;
 use crate::core::run::RunStatus;
 use crate::core::tally::CLASSES_MAX;
+use crate::core::time::Tick;
 use crate::core::work::{Escalation, Rules};
 use crate::ledger::{Ledger, LedgerError, RunRow};
 use crate::ports::{Executor, Queue, Runtime};
@@ -162,6 +163,10 @@ pub struct OpenRunHandle {
     pub seen: watch::Sender<Seen>,
     /// Something was learned of a run of this session: its engines look what to do.
     heard: Arc<Notify>,
+    /// When that was.
+    seen_at: AtomicU64,
+    /// Whether this session reads, routes and redrives it.
+    driven: AtomicBool,
     /// Something was settled here: counts, verdict and horizon may have changed.
     pub settled: Notify,
     /// A part was frozen here.
@@ -207,8 +212,19 @@ impl OpenRunHandle {
         *self.seen.borrow()
     }
 
-    /// Publishes what was learned.
-    pub fn learn(&self, seen: Seen) {
+    /// How old what was last learned is.
+    pub fn age(&self, now: Tick) -> Duration {
+        now.since(Tick(self.seen_at.load(Ordering::Relaxed)))
+    }
+
+    /// From now on this session reads, routes and redrives it.
+    pub fn drive(&self) {
+        self.driven.store(true, Ordering::Relaxed);
+    }
+
+    /// Publishes what was learned, at this moment or later.
+    pub fn learn(&self, seen: Seen, asked: Tick) {
+        self.seen_at.store(asked.0, Ordering::Relaxed);
         let changed = self.seen.send_if_modified(|old| {
             let changed = *old != seen;
             *old = seen;
@@ -323,6 +339,8 @@ impl Env {
             cache: PartCache::default(),
             seen: watch::Sender::new(Seen::of(&row)),
             heard: self.heard.clone(),
+            seen_at: AtomicU64::new(self.runtime.clock.tick().0),
+            driven: AtomicBool::new(false),
             settled: Notify::new(),
             frozen: Notify::new(),
             running: AtomicU64::new(0),
@@ -390,6 +408,12 @@ impl Env {
     pub(super) fn holds(&self, run: &RunId, page: PageId) -> bool {
         let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         held.contains_key(&(run.clone(), page))
+    }
+
+    /// Whether this session has to learn at once what becomes of a run: it drives it, or works on pages of it.
+    pub(super) fn is_concerned(&self, run: &RunHandle) -> bool {
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        run.driven.load(Ordering::Relaxed) || held.keys().any(|(of, _)| *of == run.id)
     }
 
     /// The runs of which a worker of this session leases or holds pages.

@@ -71,6 +71,10 @@ impl Samples {
 /// settled the last item counts at once, unless it died in between.
 const GLANCES_MAX: u32 = 8;
 
+/// A session that neither drives a run nor holds pages of it looks so much less often; before it leases one it
+/// looks at once.
+const IDLE_SLOWER: u32 = 5;
+
 /// Judges the run until it is no longer RUNNING or the session ends.
 pub(super) async fn judge(env: &Env, run: &RunHandle) {
     let mut memory = Memory::default();
@@ -107,6 +111,11 @@ pub(super) async fn judge(env: &Env, run: &RunHandle) {
         if env.is_ending() {
             return;
         }
+        let pause = if env.is_concerned(run) {
+            env.settings.judge_every
+        } else {
+            env.settings.judge_every * IDLE_SLOWER
+        };
         tokio::select! {
             biased;
             () = env.kill.cancelled() => return,
@@ -115,15 +124,16 @@ pub(super) async fn judge(env: &Env, run: &RunHandle) {
                 glances = GLANCES_MAX;
                 env.pause(shortest).await;
             }
-            () = env.runtime.clock.sleep(env.settings.judge_every) => {}
+            () = env.runtime.clock.sleep(pause) => {}
         }
     }
 }
 
 /// A look at the run's row alone: where it stands, and what was wished.
 async fn glance(env: &Env, run: &RunHandle) -> Result<RunStatus, LedgerError> {
+    let asked = env.runtime.clock.tick();
     let row = env.ledger.run(&run.id).await?;
-    run.learn(Seen::of(&row));
+    run.learn(Seen::of(&row), asked);
     if row.state.status != RunStatus::Running {
         return Ok(row.state.status);
     }
@@ -136,8 +146,9 @@ async fn glance(env: &Env, run: &RunHandle) -> Result<RunStatus, LedgerError> {
 /// One look with the counts; answers where the run stands.
 async fn look(env: &Env, run: &RunHandle, memory: &mut Memory) -> Result<RunStatus, LedgerError> {
     let tallies = env.ledger.tallies(&run.id).await?;
+    let asked = env.runtime.clock.tick();
     let row = env.ledger.run(&run.id).await?;
-    run.learn(Seen::of(&row));
+    run.learn(Seen::of(&row), asked);
     if row.state.status != RunStatus::Running {
         return Ok(row.state.status);
     }
@@ -161,12 +172,13 @@ async fn change(
     row: RunRow,
     event: &RunEvent,
 ) -> Result<RunStatus, LedgerError> {
+    let asked = env.runtime.clock.tick();
     let change = env.ledger.change_run(&row, event, None).await?;
     let after = RunRow {
         state: change.after.clone(),
         ..row
     };
-    run.learn(Seen::of(&after));
+    run.learn(Seen::of(&after), asked);
     tracing::info!(run = %run.id, status = change.after.status.as_str(), "the run changed");
     Ok(change.after.status)
 }

@@ -78,6 +78,7 @@ impl Session {
     /// The run cannot be worked on here.
     pub async fn drive(&self, run: &RunId) -> Result<RunStatus, OpenError> {
         let handle = self.env.open_run(run).await?;
+        handle.drive();
         let run = handle.clone();
         start(&self.env, "redriver", |env| async move {
             redriver::redrive(&env, &run).await;

@@ -1,8 +1,9 @@
 //! Decides what goes wrong at each call, and keeps a record of it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::fmt::Write as _;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -86,12 +87,37 @@ type Spot = (Operation, u64, u32);
 #[derive(Default)]
 struct State {
     faults: Faults,
-    asked: BTreeMap<(Operation, u64), u32>,
+    /// Never gone through: its order would be nobody's.
+    asked: HashMap<(Operation, u64), u32, BuildHasherDefault<Mixed>>,
     fired: Vec<(Point, Kind)>,
     calls: [u64; Operation::ALL.len()],
     calls_made: u64,
     /// Crash at the so many-th call of all, if any: for exploring every await.
     crash_at: Option<(u64, Kind)>,
+}
+
+/// Hashes what is a hash already.
+#[derive(Default)]
+struct Mixed(u64);
+
+impl Hasher for Mixed {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        self.0 = self.0.rotate_left(29) ^ number;
+    }
+
+    fn write_isize(&mut self, number: isize) {
+        self.write_u64((number as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 #[derive(Default)]

@@ -21,7 +21,7 @@ use crate::exec::lock;
 use crate::node::Node;
 use crate::point::{Kind, Operation};
 use crate::probe::Probe;
-use crate::trace::{FNV_START, Fnv};
+use crate::trace::Quick;
 
 /// How long DynamoDB knows a transaction's token ("TransactWriteItems", ClientRequestToken).
 const TOKENS_LAST: Duration = Duration::from_mins(10);
@@ -188,7 +188,7 @@ impl TableModel {
             }
         };
         for write in request.writes() {
-            let mut hash = Fnv(FNV_START);
+            let mut hash = Quick::default();
             write.change.hash(&mut hash);
             let hash = hash.finish();
             match &result {
