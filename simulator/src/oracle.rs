@@ -11,6 +11,7 @@ use trommel::core::id::{ItemId, SHARDS};
 use trommel::core::lane::Lane;
 use trommel::core::outcome::Outcome;
 use trommel::core::page::{Mark, PageStatus};
+use trommel::core::price::Prices;
 use trommel::core::run::RunStatus;
 use trommel::ledger::{Held, RunRow, SessionStatus};
 use trommel::shell::report::{self, Audit};
@@ -66,6 +67,21 @@ const CALLS_A_SESSION: u64 = 80;
 /// Calls of a process that waits: beats every 2 s, a look a second with its 16 tallies every 8 s, a sweep of
 /// 16 shards every 5 s, two lanes that are listened to.
 const IDLE_CALLS_A_SECOND: u64 = 10;
+
+/// L7: a scenario may cost three times what it costs when all is calm, and for each fault so much more. What is
+/// calm was measured: an item alone in a page, with its output and its share of the result files …
+const USD_AN_ITEM: f64 = 6e-6;
+
+/// … what a session costs, from its opening to its end …
+const USD_A_SESSION: f64 = 16e-6;
+
+/// … and a second of waiting.
+const IDLE_USD_A_SECOND: f64 = 1.2e-6;
+
+const DEARER_MAX: f64 = 3.0;
+
+/// What a fault may cost more: its calls, at the price of two small writes each.
+const USD_A_FAULT: f64 = 20.0 * 1.25e-6;
 
 /// How much each oracle compared.
 pub type Compared = BTreeMap<&'static str, u64>;
@@ -400,6 +416,13 @@ impl<'a> Oracle<'a> {
             format!("{calls} service calls for {items} items and {faults} faults in {passed:?}, {may} may")
         });
         self.holds("L6", calls, broken);
+        let usage = injector.usage();
+        let usd = usage.usd(&Prices::LIST);
+        let idle = f64::from(workers) * (passed.as_secs() + 1) as f64 * IDLE_USD_A_SECOND;
+        let calm = USD_AN_ITEM * items as f64 + USD_A_SESSION * sessions as f64 + idle;
+        let may = DEARER_MAX * calm + USD_A_FAULT * faults as f64;
+        let broken = (usd > may).then(|| format!("{usage:?} cost {usd:.6} USD, {may:.6} may"));
+        self.holds("L7", usage.requests(), broken);
     }
 
     /// What the owner of the handler says must hold.

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use serde_json::json;
+use trommel::core::price::Prices;
 
 use crate::oracle::Violation;
 use crate::probe::Probe;
@@ -193,6 +194,17 @@ pub fn coverage(found: &Found) -> String {
         .map(|(operation, times)| format!("{} {times}", operation.as_str()))
         .collect();
     let _ = writeln!(text, "calls: {}", calls.join(", "));
+    let usage = found.usage;
+    let _ = writeln!(
+        text,
+        "billed: {} write units, {} read units, {} requests to SQS, {} puts and {} gets of S3: {:.2} USD a million scenarios",
+        usage.write_units,
+        usage.read_half_units / 2,
+        usage.sqs_requests,
+        usage.s3_puts,
+        usage.s3_gets,
+        usage.usd(&Prices::LIST) * 1e6 / found.scenarios.max(1) as f64
+    );
     let _ = writeln!(text, "{}", speed(found));
     text
 }

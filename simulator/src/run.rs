@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use trommel::core::price::Usage;
 use trommel::core::redrive::Selection;
 use trommel::core::run::{RunEvent, RunStatus, Wish};
 use trommel::core::time::Tick;
@@ -71,6 +72,8 @@ pub struct Outcome {
     pub trace: String,
     /// Virtual time that passed.
     pub virtual_time: Duration,
+    /// What the services billed.
+    pub usage: Usage,
     /// What happened that must happen sometimes.
     pub probes: Probes,
 }
@@ -190,6 +193,7 @@ impl Play<'_> {
             trace_hash: sim.trace_hash(),
             trace: sim.trace_text(),
             virtual_time: sim.now().since(Tick::default()),
+            usage: injector.usage(),
             probes: sim.probes(),
         }
     }

@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use trommel::core::price::Usage;
+
 use crate::exec::lock;
 use crate::point::{Kind, Operation};
 use crate::probe::{Probe, Probes};
@@ -75,6 +77,8 @@ pub struct Found {
     pub calls: BTreeMap<Operation, u64>,
     /// Polls of tasks.
     pub steps: u64,
+    /// What was billed for all of them.
+    pub usage: Usage,
     /// Virtual time of all of them together.
     pub virtual_time: Duration,
     /// Hash of the traces' hashes by seed: the same for any number of threads.
@@ -121,6 +125,7 @@ impl Found {
             *self.calls.entry(*operation).or_default() += times;
         }
         self.steps += outcome.steps;
+        self.usage += outcome.usage;
         self.virtual_time += outcome.virtual_time;
         self.hashes.insert(scenario.seed, outcome.trace_hash);
         if let Some(violation) = &outcome.violation {
@@ -218,6 +223,7 @@ fn panicked() -> Outcome {
         trace_hash: 0,
         trace: String::new(),
         virtual_time: Duration::ZERO,
+        usage: Usage::default(),
         probes: Probes::new(),
     }
 }

@@ -18,6 +18,7 @@ pub mod packing;
 pub mod page;
 pub mod part;
 pub mod planted;
+pub mod price;
 pub mod redrive;
 pub mod retry;
 pub mod run;

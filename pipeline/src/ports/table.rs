@@ -64,6 +64,9 @@ impl From<String> for Value {
 /// An attribute's name; those of the ledger are constants.
 pub type Name = Cow<'static, str>;
 
+/// What a number counts as, at most ("Item sizes and formats").
+pub const NUM_BYTES: usize = 21;
+
 /// A row's attributes, without its key. Cheap to clone: those who only look share them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Row(Arc<BTreeMap<Name, Value>>);
@@ -95,6 +98,18 @@ impl Row {
     /// The attribute's value, if it is there.
     pub fn get(&self, name: &str) -> Option<&Value> {
         self.0.get(name)
+    }
+
+    /// What it counts as, without its key: names and values, a number 21 bytes ("Item sizes and formats").
+    pub fn bytes(&self) -> usize {
+        let value = |value: &Value| match value {
+            Value::Num(_) => NUM_BYTES,
+            Value::Text(text) => text.len(),
+        };
+        self.0
+            .iter()
+            .map(|(name, held)| name.len() + value(held))
+            .sum()
     }
 
     /// How many attributes it has.

@@ -12,6 +12,7 @@ use crate::exec::lock;
 use crate::node::Node;
 use crate::point::{Dice, Kind, Operation, Point};
 use crate::trace::{FNV_START, Fnv};
+use trommel::core::price::Usage;
 
 /// How long one way of a call takes: of a hundred, so many take at most so many milliseconds. Most are
 /// short, few are long, as with every service over a network.
@@ -92,6 +93,7 @@ struct State {
     fired: Vec<(Point, Kind)>,
     calls: [u64; Operation::ALL.len()],
     calls_made: u64,
+    usage: Usage,
     /// Crash at the so many-th call of all, if any: for exploring every await.
     crash_at: Option<(u64, Kind)>,
 }
@@ -255,6 +257,16 @@ impl Injector {
         let state = lock(&self.state);
         let calls = Operation::ALL.into_iter().zip(state.calls);
         calls.filter(|(_, times)| *times > 0).collect()
+    }
+
+    /// Notes what the service bills for a call that it got.
+    pub(super) fn bill(&self, usage: Usage) {
+        lock(&self.state).usage += usage;
+    }
+
+    /// What was billed so far.
+    pub fn usage(&self) -> Usage {
+        lock(&self.state).usage
     }
 
     /// Pairs of operation and fault that struck.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use trommel::core::item::{Object, Pin};
+use trommel::core::price::Usage;
 use trommel::ports::objects::{Listing, ObjectsProfile, Reader, Upload};
 use trommel::ports::{Objects, ObjectsError};
 
@@ -71,6 +72,7 @@ impl ObjectsLink {
             return self.unanswered(&mut ticket, "the request was lost").await;
         }
         let result = done.await;
+        self.injector.bill(billed(operation));
         if ticket.is(Kind::CrashAfter) {
             return self.injector.crash(&self.node, &mut ticket).await;
         }
@@ -84,6 +86,35 @@ impl ObjectsLink {
         };
         self.sleep(back).await;
         result
+    }
+}
+
+/// Deletes are free; an append stands for the object that S3 would get instead.
+fn billed(operation: Operation) -> Usage {
+    match operation {
+        Operation::ObjectsHead | Operation::ObjectsGet => Usage {
+            s3_gets: 1,
+            ..Usage::default()
+        },
+        Operation::ObjectsList
+        | Operation::ObjectsPut
+        | Operation::ObjectsPutIfAbsent
+        | Operation::ObjectsUpload
+        | Operation::ObjectsAppend => Usage {
+            s3_puts: 1,
+            ..Usage::default()
+        },
+        Operation::ObjectsDelete
+        | Operation::TableGet
+        | Operation::TableQuery
+        | Operation::TableWrite
+        | Operation::TableTransact
+        | Operation::QueueReceive
+        | Operation::QueueSend
+        | Operation::QueueDelete
+        | Operation::QueueChangeVisibility
+        | Operation::QueueDepth
+        | Operation::Call => Usage::default(),
     }
 }
 

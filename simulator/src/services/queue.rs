@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use trommel::adapters::memory::MemoryQueue;
+use trommel::core::price::Usage;
 use trommel::ports::queue::{Depth, Handle, Outgoing, QueueProfile, Rejected};
 use trommel::ports::{Message, Queue, QueueError};
 
@@ -66,6 +67,10 @@ impl QueueLink {
             self.sleep(ticket.up_to(PATIENCE_MAX)).await;
             return Err(QueueError::Unclear("the request was lost".to_owned()));
         }
+        self.model.injector.bill(Usage {
+            sqs_requests: 1,
+            ..Usage::default()
+        });
         Ok(())
     }
 

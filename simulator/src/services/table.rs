@@ -11,6 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
 use trommel::adapters::memory::MemoryTable;
+use trommel::core::price::{TRANSACTION_FACTOR, Usage, strong_read_half_units, write_units};
 use trommel::core::time::Tick;
 use trommel::ports::table::{Change, QueryPage, TableProfile};
 use trommel::ports::{Consistency, Key, Query, Row, Table, TableError, Update, Value, Write};
@@ -159,17 +160,45 @@ impl TableModel {
         done.is_some_and(|at| now.since(at) < TOKENS_LAST)
     }
 
+    fn bill_read(&self, bytes: usize) {
+        self.injector.bill(Usage {
+            dynamodb_requests: 1,
+            read_half_units: strong_read_half_units(bytes),
+            ..Usage::default()
+        });
+    }
+
+    /// A write is billed by the larger of the row before and after it, also where its condition does not hold.
+    async fn bill_write(
+        &self,
+        request: &Request,
+        before: &[Option<Row>],
+    ) -> Result<(), TableError> {
+        let factor = match request {
+            Request::Write(_) => 1,
+            Request::Transact { .. } => TRANSACTION_FACTOR,
+        };
+        let mut units = 0;
+        for (write, before) in request.writes().iter().zip(before) {
+            let after = self.base.get(&write.key, Consistency::Strong).await?;
+            let bytes = |row: Option<&Row>| row.map_or(0, Row::bytes);
+            let largest = bytes(before.as_ref()).max(bytes(after.as_ref()));
+            let key = write.key.pk.len() + write.key.sk.len();
+            units += factor * write_units(largest + key);
+        }
+        self.injector.bill(Usage {
+            dynamodb_requests: 1,
+            write_units: units,
+            ..Usage::default()
+        });
+        Ok(())
+    }
+
     /// Does it, in one step: nothing in it waits.
     async fn apply(&self, who: &Node, request: &Request) -> Result<Option<Row>, TableError> {
         let mut before = Vec::new();
         for write in request.writes() {
-            let is_watched = write.key.pk.starts_with("page#") || write.key.pk.starts_with("run#");
-            let row = if is_watched {
-                self.base.get(&write.key, Consistency::Strong).await?
-            } else {
-                None
-            };
-            before.push(row);
+            before.push(self.base.get(&write.key, Consistency::Strong).await?);
         }
         let result = match request {
             Request::Write(write) => self.base.write(write.clone()).await,
@@ -187,6 +216,7 @@ impl TableModel {
                 done.map(|()| None)
             }
         };
+        self.bill_write(request, &before).await?;
         for write in request.writes() {
             let mut hash = Quick::default();
             write.change.hash(&mut hash);
@@ -457,7 +487,11 @@ impl Table for TableLink {
     }
 
     async fn get(&self, key: &Key, consistency: Consistency) -> Result<Option<Row>, TableError> {
-        let get = self.model.base.get(key, consistency);
+        let get = async {
+            let row = self.model.base.get(key, consistency).await?;
+            self.model.bill_read(row.as_ref().map_or(0, Row::bytes));
+            Ok(row)
+        };
         self.read(Operation::TableGet, key, get).await
     }
 
@@ -475,7 +509,12 @@ impl Table for TableLink {
 
     async fn query(&self, query: Query) -> Result<QueryPage, TableError> {
         let about = query.pk.clone();
-        let rows = self.model.base.query(query);
+        let rows = async {
+            let page = self.model.base.query(query).await?;
+            let bytes = page.rows.iter().map(|(sk, row)| sk.len() + row.bytes());
+            self.model.bill_read(bytes.sum());
+            Ok(page)
+        };
         self.read(Operation::TableQuery, &about, rows).await
     }
 }

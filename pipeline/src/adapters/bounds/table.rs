@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use crate::ports::table::{
-    Change, Key, Query, Row, TableError, TableProfile, Update, Value, Write,
+    Change, Key, NUM_BYTES, Query, Row, TableError, TableProfile, Update, Value, Write,
 };
 
 /// The longest partition key ("Service, account, and table quotas": partition key length).
@@ -18,9 +18,6 @@ pub(crate) const ROW_BYTES_MAX: usize = 400 * 1024;
 
 /// The most writes in one transaction ("TransactWriteItems").
 pub(crate) const TRANSACT_WRITES_MAX: usize = 100;
-
-/// What a number counts as: up to 21 bytes ("Item sizes and formats").
-const NUM_BYTES: usize = 21;
 
 fn refused(key: &Key, what: impl std::fmt::Display) -> TableError {
     TableError::Refused(format!("row {key}: {what}"))
@@ -85,7 +82,7 @@ pub(crate) fn check_change(
 ) -> Result<(), TableError> {
     let key = &write.key;
     let bytes = match &write.change {
-        Change::Put(row) => row_bytes(row),
+        Change::Put(row) => row.bytes(),
         Change::Update(updates) => {
             check_updates(key, before, updates)?;
             updated_bytes(before, updates)
@@ -154,14 +151,8 @@ fn attribute_bytes(name: &str, value: &Value) -> usize {
     name.len() + value_bytes(value)
 }
 
-fn row_bytes(row: &Row) -> usize {
-    row.iter()
-        .map(|(name, value)| attribute_bytes(name, value))
-        .sum()
-}
-
 fn updated_bytes(before: Option<&Row>, updates: &[Update]) -> usize {
-    let mut bytes = before.map_or(0, row_bytes);
+    let mut bytes = before.map_or(0, Row::bytes);
     for update in updates {
         let name = name_of(update);
         let former = before.and_then(|row| row.get(name));
