@@ -1,5 +1,6 @@
 //! Mistakes planted in the pipeline on purpose: each must be found, or an oracle is blind.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -51,6 +52,15 @@ pub struct Table {
     pub missed: usize,
 }
 
+/// Each must be woken by some mistake.
+const ORACLES: [&str; 16] = [
+    "S1", "S2", "S3", "S4", "S6", "S7", "S8", "S9", "S10", "S11", "L1", "L2", "L4", "L5", "L6",
+    "L7",
+];
+
+/// Seeds that are run after a mistake was found, to see which oracles speak of it.
+const MORE_SEEDS: u64 = 100;
+
 /// Searches for each of them, for at most so long, on one core.
 pub fn find_all(time_max: Duration) -> Table {
     let mut table = Table::default();
@@ -61,6 +71,7 @@ pub fn find_all(time_max: Duration) -> Table {
         return table;
     }
     let (mut times, mut sizes) = (Vec::new(), Vec::new());
+    let mut spoke: BTreeSet<String> = BTreeSet::new();
     for bug in Bug::ALL {
         let begun = real_now();
         let wanted = Search {
@@ -78,6 +89,13 @@ pub fn find_all(time_max: Duration) -> Table {
         match &found.failing {
             Some((scenario, outcome)) => {
                 times.push(took);
+                let more = Search {
+                    first: scenario.seed,
+                    seeds: MORE_SEEDS,
+                    until: Until::End,
+                    ..wanted
+                };
+                spoke.extend(search(&more, &|_| {}).spoke);
                 plant(Some(bug));
                 let shrunk = shrink(scenario, outcome);
                 plant(None);
@@ -100,6 +118,17 @@ pub fn find_all(time_max: Duration) -> Table {
         }
         eprintln!("{line}");
         table.lines.push(line);
+    }
+    let silent: Vec<&str> = ORACLES
+        .into_iter()
+        .filter(|oracle| !spoke.contains(*oracle))
+        .collect();
+    if !silent.is_empty() {
+        table.missed += silent.len();
+        table.lines.push(format!(
+            "no mistake wakes these oracles: {}",
+            silent.join(", ")
+        ));
     }
     times.sort();
     sizes.sort_unstable();

@@ -56,6 +56,8 @@ pub enum Text {
 pub struct Outcome {
     /// The first promise that was broken.
     pub violation: Option<Violation>,
+    /// The oracles that said so, of this one and all that followed.
+    pub spoke: BTreeSet<String>,
     /// The faults that struck.
     pub fired: Vec<(Point, Kind)>,
     /// Where the run stood at the end.
@@ -184,6 +186,7 @@ impl Play<'_> {
         cluster.dismantle();
         let injector = cluster.injector();
         Outcome {
+            spoke: found.iter().map(|one| one.oracle.clone()).collect(),
             violation: found.into_iter().next(),
             fired: injector.fired(),
             status,

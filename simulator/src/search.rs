@@ -65,6 +65,8 @@ pub struct Found {
     pub failing: Option<(Scenario, Outcome)>,
     /// How often each oracle spoke first, and the smallest seed.
     pub by_oracle: BTreeMap<String, (u64, u64)>,
+    /// Every oracle that spoke, first or later.
+    pub spoke: BTreeSet<String>,
     /// How many failed.
     pub failures: u64,
     /// Faults that struck, by operation and kind.
@@ -130,6 +132,7 @@ impl Found {
         self.hashes.insert(scenario.seed, outcome.trace_hash);
         if let Some(violation) = &outcome.violation {
             self.failures += 1;
+            self.spoke.extend(outcome.spoke.iter().cloned());
             let told = self.by_oracle.entry(violation.oracle.clone());
             let told = told.or_insert((0, scenario.seed));
             *told = (told.0 + 1, told.1.min(scenario.seed));
@@ -215,6 +218,7 @@ fn panicked() -> Outcome {
     let seen = "the simulator itself panicked; replay the seed to see where";
     Outcome {
         violation: Some(crate::oracle::Violation::new("panic", seen)),
+        spoke: BTreeSet::from(["panic".to_owned()]),
         fired: Vec::new(),
         status: None,
         calls: BTreeMap::new(),

@@ -87,11 +87,13 @@ pub enum Bug {
     RefreshUnasked,
     /// A sweep follows the other at once (L6).
     SweepsWithoutPause,
+    /// Every beat carries as much text as a job file may have (L7).
+    BeatsCarryTheJob,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 40] = [
+    pub const ALL: [Self; 41] = [
         Self::UnfencedWrites,
         Self::LeaseKeepsEpoch,
         Self::PagesMadeTwice,
@@ -132,6 +134,7 @@ impl Bug {
         Self::CompiledWhileHeld,
         Self::RefreshUnasked,
         Self::SweepsWithoutPause,
+        Self::BeatsCarryTheJob,
     ];
 
     /// Its name on the command line.
@@ -177,6 +180,7 @@ impl Bug {
             Self::RefreshUnasked => "refresh-unasked",
             Self::CompiledWhileHeld => "compiled-while-held",
             Self::OutputsForgotten => "outputs-forgotten",
+            Self::BeatsCarryTheJob => "beats-carry-the-job",
         }
     }
 

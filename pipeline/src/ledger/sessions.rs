@@ -126,10 +126,13 @@ impl Ledger {
             .iter()
             .map(|(run, items)| format!("{run}={items}"))
             .collect();
-        let updates = vec![
+        let mut updates = vec![
             Update::Add("beat".into(), 1),
             Update::Set("running".into(), running.join(" ").into()),
         ];
+        if is_planted(Bug::BeatsCarryTheJob) {
+            updates.push(Update::Set("job".into(), "x".repeat(256 * 1024).into()));
+        }
         let when = vec![live()];
         match self
             .write(Write::update(

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::core::class::Class;
@@ -160,7 +160,9 @@ pub struct OpenRunHandle {
     /// Parts read lately.
     pub cache: PartCache,
     /// What was last learned of it.
-    pub seen: watch::Sender<Seen>,
+    seen: Mutex<Seen>,
+    /// It changed. (No watch channel of tokio: that wakes its receivers in an order of its own chance.)
+    changed: Notify,
     /// Something was learned of a run of this session: its engines look what to do.
     heard: Arc<Notify>,
     /// When that was.
@@ -209,7 +211,20 @@ impl OpenRunHandle {
 
     /// What was last learned.
     pub fn now(&self) -> Seen {
-        *self.seen.borrow()
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until what was learned is as it should be; answers what `check` makes of it.
+    pub async fn until<T>(&self, check: impl Fn(Seen) -> Option<T>) -> T {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if let Some(answer) = check(self.now()) {
+                return answer;
+            }
+            changed.await;
+        }
     }
 
     /// How old what was last learned is.
@@ -225,12 +240,12 @@ impl OpenRunHandle {
     /// Publishes what was learned, at this moment or later.
     pub fn learn(&self, seen: Seen, asked: Tick) {
         self.seen_at.store(asked.0, Ordering::Relaxed);
-        let changed = self.seen.send_if_modified(|old| {
-            let changed = *old != seen;
-            *old = seen;
-            changed
-        });
-        if changed {
+        let before = std::mem::replace(
+            &mut *self.seen.lock().unwrap_or_else(PoisonError::into_inner),
+            seen,
+        );
+        if before != seen {
+            self.changed.notify_waiters();
             self.heard.notify_waiters();
         }
     }
@@ -337,7 +352,8 @@ impl Env {
             stores: opened.stores,
             executors: opened.executors,
             cache: PartCache::default(),
-            seen: watch::Sender::new(Seen::of(&row)),
+            seen: Mutex::new(Seen::of(&row)),
+            changed: Notify::new(),
             heard: self.heard.clone(),
             seen_at: AtomicU64::new(self.runtime.clock.tick().0),
             driven: AtomicBool::new(false),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::core::run::{Reason, RunEvent};
 use crate::ledger::{LedgerError, Resumption};
 
-use super::env::{Env, Mode, RunHandle};
+use super::env::{Env, Mode, RunHandle, Seen};
 use super::source::{Source, SourceError};
 
 /// Between tries to reach a source or ledger that does not answer.
@@ -106,21 +106,12 @@ async fn read_from(
 
 /// Waits until the run is worked on; false if the session ends first.
 pub(super) async fn wait_for_work(env: &Env, run: &RunHandle) -> bool {
-    let mut seen = run.seen.subscribe();
-    loop {
-        if env.is_ending() {
-            return false;
-        }
-        let now = *seen.borrow_and_update();
-        if now.mode == Mode::Work && now.takes_pending {
-            return true;
-        }
-        tokio::select! {
-            biased;
-            () = env.kill.cancelled() => return false,
-            () = env.drain.cancelled() => return false,
-            changed = seen.changed() => if changed.is_err() { return false },
-        }
+    let works = |seen: Seen| (seen.mode == Mode::Work && seen.takes_pending).then_some(());
+    tokio::select! {
+        biased;
+        () = env.kill.cancelled() => false,
+        () = env.drain.cancelled() => false,
+        () = run.until(works) => true,
     }
 }
 

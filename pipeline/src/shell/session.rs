@@ -14,7 +14,7 @@ use crate::core::lane::Lane;
 use crate::core::run::RunStatus;
 use crate::ledger::LedgerError;
 
-use super::env::{Env, OpenError, Others, RunHandle};
+use super::env::{Env, OpenError, Others, RunHandle, Seen};
 use super::{keeper, reader, redriver, router, sweeper, worker};
 
 /// A session at work.
@@ -95,18 +95,12 @@ impl Session {
     }
 
     async fn wait(&self, run: &RunHandle) -> RunStatus {
-        let mut seen = run.seen.subscribe();
-        loop {
-            let status = seen.borrow_and_update().status;
-            if status != RunStatus::Running {
-                return status;
-            }
-            tokio::select! {
-                biased;
-                () = self.env.kill.cancelled() => return status,
-                () = self.env.drain.cancelled() => return status,
-                changed = seen.changed() => if changed.is_err() { return status },
-            }
+        let ended = |seen: Seen| Some(seen.status).filter(|status| *status != RunStatus::Running);
+        tokio::select! {
+            biased;
+            status = run.until(ended) => status,
+            () = self.env.kill.cancelled() => run.now().status,
+            () = self.env.drain.cancelled() => run.now().status,
         }
     }
 
