@@ -37,6 +37,9 @@ pub const LINES_KEY: &str = "lines.jsonl";
 pub struct Scenario {
     /// [`VERSION`].
     pub v: u32,
+    /// What it is kept for, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
     /// What chance follows from.
     pub seed: u64,
     /// Processes that work on the run.
@@ -451,6 +454,7 @@ impl Scenario {
         };
         Self {
             v: VERSION,
+            why: None,
             seed,
             workers,
             roles: roles(chance, workers),

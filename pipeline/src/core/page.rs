@@ -522,6 +522,9 @@ impl Page {
             };
             let item = page.items.get_mut(usize::from(*index)).ok_or(illegal)?;
             match item.mark {
+                Mark::Done(Outcome::Succeeded) if is_planted(Bug::RedriveReopensSuccesses) => {
+                    effects.tally.reopened.add(Outcome::Succeeded, 1);
+                }
                 Mark::Done(Outcome::Succeeded) | Mark::Moved => {
                     check(false, InvariantId::S7, || {
                         format!(

@@ -113,6 +113,24 @@ fn the_core_knows_no_clock_no_chance_no_task() {
     }
 }
 
+/// These wake their receivers in an order that tokio draws by itself: two simulations of one seed would differ.
+#[test]
+fn what_the_simulator_runs_is_woken_in_no_order_of_tokios_own() {
+    for folder in ["shell", "ledger"] {
+        let mut files = Vec::new();
+        sources(&pipeline().join(folder), &mut files);
+        for file in files
+            .iter()
+            .filter(|file| !file.iter().any(|part| part == "tests"))
+        {
+            let text = fs::read_to_string(file).expect("a source is text");
+            for banned in ["sync::watch", "watch::Sender", "sync::broadcast"] {
+                assert!(!text.contains(banned), "{} names {banned}", file.display());
+            }
+        }
+    }
+}
+
 #[test]
 fn no_file_of_the_suite_is_forgotten() {
     let suite = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/suite");
