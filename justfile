@@ -44,6 +44,16 @@ lint:
 bench:
     cargo bench -p trommel
 
+# Break it: many seeds in a simulated world; the first that breaks a promise is made small
+[group('check')]
+simulate *options:
+    cargo run --profile dst -p trommel-simulator -- run {{ options }}
+
+# Break it for an hour, on fresh seeds, and crash it at every await
+[group('check')]
+nightly:
+    bash .ci/nightly
+
 # Do all that the project's own check does, on a bare machine
 [group('check')]
 ci:

@@ -35,6 +35,9 @@ enum Command {
     Check(CheckArgs),
     /// Measure how many scenarios a core runs in a second
     Bench(BenchArgs),
+    /// Prints the hashes of the first seeds' traces, while everything is logged
+    #[command(name = crate::same::COMMAND, hide = true)]
+    Hashes { seeds: u64 },
 }
 
 #[derive(Debug, clap::Args)]
@@ -91,7 +94,7 @@ struct ExploreArgs {
 
 #[derive(Debug, clap::Args)]
 struct CheckArgs {
-    /// Seeds that are run twice
+    /// Seeds that are run three times
     #[arg(long, default_value_t = 200)]
     seeds: u64,
     /// Folder of kept scenarios
@@ -125,6 +128,10 @@ pub fn main() -> ExitCode {
         Command::Explore(args) => explore(&args),
         Command::Check(args) => check(&args),
         Command::Bench(args) => Ok(bench(&args)),
+        Command::Hashes { seeds } => {
+            crate::same::print_with_logging(seeds, cores());
+            Ok(Verdict::Holds)
+        }
     };
     match done {
         Ok(Verdict::Holds) => ExitCode::SUCCESS,
@@ -313,26 +320,9 @@ fn explore(args: &ExploreArgs) -> Result<Verdict, String> {
 
 fn check(args: &CheckArgs) -> Result<Verdict, String> {
     let mut verdict = Verdict::Holds;
-    let all = |jobs: usize| {
-        let wanted = Search {
-            first: 0,
-            seeds: args.seeds,
-            jobs,
-            time_max: None,
-            days: Days::All,
-            until: Until::End,
-            bug: None,
-        };
-        search(&wanted, &|_| {}).hashes
-    };
-    let (one, many) = (all(1), all(cores().max(2)));
-    let differ: Vec<u64> = one
-        .iter()
-        .filter(|(seed, hash)| many.get(seed) != Some(hash))
-        .map(|(seed, _)| *seed)
-        .collect();
+    let differ = crate::same::differing(args.seeds, cores().max(2))?;
     println!(
-        "determinism: {} seeds, twice, at 1 thread and at several: {} differ",
+        "determinism: {} seeds, at one thread, at several, and in another process that logs: {} differ",
         args.seeds,
         differ.len()
     );

@@ -65,6 +65,9 @@ pub struct Behaviour {
     pub panics: u32,
     /// Takes ten times the longest.
     pub slow: u32,
+    /// Kills its process: items, not calls.
+    #[serde(default)]
+    pub killers: u32,
     /// Its output is as long as this, in bytes, if that is longer than its name.
     #[serde(default)]
     pub output_bytes: u32,
@@ -81,6 +84,7 @@ impl Behaviour {
             throttled: 0,
             panics: 0,
             slow: 0,
+            killers: 0,
             output_bytes: 0,
         }
     }
@@ -377,6 +381,8 @@ impl Cluster {
             takes = behaviour.longest * 10;
         }
         node.sleep(takes).await;
+        let killers = behaviour.killers;
+        self.inner.injector.kill_if(killers, &node, &item.id).await;
         let failure = |class: &str| Err(Failure::new(Class::named(class), "simulated"));
         if dice.chance(behaviour.flaky) {
             return failure("Flaky");

@@ -24,6 +24,7 @@ pub mod probe;
 pub mod report;
 mod results;
 pub mod run;
+mod same;
 pub mod scenario;
 pub mod schedule;
 pub mod search;

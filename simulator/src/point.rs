@@ -245,6 +245,30 @@ impl Kind {
         Self::CrashAfter,
     ];
 
+    /// What it means, for people.
+    pub fn meaning(self) -> &'static str {
+        match self {
+            Self::RequestLost => "not done, and no answer",
+            Self::ReplyLost => "done, and no answer",
+            Self::Late => "no answer, and done later",
+            Self::Hangs => "no answer for longer than a session may be silent",
+            Self::Throttled => "refused as too fast",
+            Self::Conflict => "refused, as another transaction was at it",
+            Self::Slow => "done and answered, late",
+            Self::Lost => "said to be done, and never done",
+            Self::Doubled => "done twice",
+            Self::Ghost => "said to be done, and undone",
+            Self::Rejected => "refused, though its batch succeeded",
+            Self::NoCapacity => "no room to run in",
+            Self::Partial => "done, and nothing said of some of it",
+            Self::NoResult => "done, and nothing said",
+            Self::OutOfMemory => "done, then ended for its memory",
+            Self::Dies => "done, then dead before it answered",
+            Self::CrashBefore => "the process died before it was asked",
+            Self::CrashAfter => "the process died once it was done",
+        }
+    }
+
     /// Its name, as in a scenario file.
     pub fn as_str(self) -> &'static str {
         match self {

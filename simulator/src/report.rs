@@ -76,7 +76,10 @@ pub fn broken(
         .collect();
     if let FaultSource::Plan(plan) = &scenario.faults {
         let faults = plan.iter();
-        causes.extend(faults.map(|(point, kind)| format!("{}: {point}", kind.as_str())));
+        causes.extend(faults.map(|(point, kind)| {
+            let (name, meaning) = (kind.as_str(), kind.meaning());
+            format!("{name}: {point} ({meaning})")
+        }));
     } else {
         causes.push(format!("{} faults by chance", outcome.fired.len()));
     }

@@ -9,9 +9,20 @@ use trommel::ledger::{Held, RunRow};
 use trommel::shell::finalizer::Manifest;
 
 use crate::cluster::{Cluster, FILLING, RUN};
+use crate::scenario;
 
-/// An item by its name: the kind of file it stands in, and its output.
-pub(crate) type Items = BTreeMap<String, (String, Option<String>)>;
+/// What stands of an item.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Line {
+    /// The kind of file it stands in.
+    kind: String,
+    output: Option<String>,
+    /// The key of its object, or the number of its line.
+    input: Option<String>,
+}
+
+/// Items by their names.
+pub(crate) type Items = BTreeMap<String, Line>;
 
 /// What stands in result files.
 pub(crate) struct Found {
@@ -29,6 +40,26 @@ struct Record {
     output: Option<String>,
     #[serde(default)]
     output_key: Option<String>,
+    #[serde(default)]
+    input: Option<Input>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Input {
+    Object { key: String },
+    Line { number: u64 },
+    Other(serde::de::IgnoredAny),
+}
+
+impl Input {
+    fn name(self) -> Option<String> {
+        match self {
+            Self::Object { key } => Some(key),
+            Self::Line { number } => Some(scenario::object(number)),
+            Self::Other(_) => None,
+        }
+    }
 }
 
 async fn text_of(cluster: &Cluster, key: &str) -> Option<String> {
@@ -62,7 +93,12 @@ pub(crate) async fn read(cluster: &Cluster) -> Option<Found> {
                     output = text.and_then(|text| serde_json::from_str(&text).ok());
                 }
                 let said = output.map(|text| text.trim_end_matches(FILLING).to_owned());
-                let former = items.insert(record.item.clone(), (kind.clone(), said));
+                let stands = Line {
+                    kind: kind.clone(),
+                    output: said,
+                    input: record.input.and_then(Input::name),
+                };
+                let former = items.insert(record.item.clone(), stands);
                 if former.is_some() {
                     problems.push(format!("{} stands there twice", record.item));
                 }
@@ -77,11 +113,28 @@ pub(crate) async fn read(cluster: &Cluster) -> Option<Found> {
 }
 
 impl Found {
-    /// Leaves out what handlers answered.
-    pub(crate) fn forget_outputs(&mut self) {
-        for (_, output) in self.items.values_mut() {
-            *output = None;
-        }
+    /// Leaves out which object an item is.
+    pub(crate) fn forget_inputs(&mut self) {
+        forget_inputs(&mut self.items);
+    }
+
+    /// Leaves out what only the simulated job has.
+    pub(crate) fn forget_data(&mut self) {
+        forget_data(&mut self.items);
+    }
+}
+
+/// Leaves out inputs.
+pub(crate) fn forget_inputs(items: &mut Items) {
+    for line in items.values_mut() {
+        line.input = None;
+    }
+}
+
+/// Leaves out inputs and outputs.
+pub(crate) fn forget_data(items: &mut Items) {
+    for line in items.values_mut() {
+        (line.output, line.input) = (None, None);
     }
 }
 
@@ -105,7 +158,13 @@ pub(crate) fn wanted(pages: &[Held]) -> Items {
                     | trommel::core::outcome::Outcome::Aborted => ("FAILED", None),
                 },
             };
-            items.insert(id, (kind.to_owned(), output));
+            let place = held.page.index_in_part(index).map(u64::from);
+            let stands = Line {
+                kind: kind.to_owned(),
+                output,
+                input: place.map(scenario::object),
+            };
+            items.insert(id, stands);
         }
     }
     items
@@ -125,7 +184,7 @@ pub(crate) fn difference(wanted: &Items, found: &Found, row: &RunRow) -> Option<
     }
     for (item, must) in wanted {
         match found.items.get(item) {
-            None => return Some(format!("{item} stands in no file, it is {}", must.0)),
+            None => return Some(format!("{item} stands in no file, it is {}", must.kind)),
             Some(is) if is != must => {
                 return Some(format!("{item} must be {must:?}, the files say {is:?}"));
             }
@@ -136,7 +195,7 @@ pub(crate) fn difference(wanted: &Items, found: &Found, row: &RunRow) -> Option<
         let pending = found
             .items
             .get(*item)
-            .is_some_and(|(kind, _)| kind == "PENDING");
+            .is_some_and(|line| line.kind == "PENDING");
         !pending && !wanted.contains_key(*item)
     };
     found

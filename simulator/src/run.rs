@@ -161,13 +161,19 @@ impl Play<'_> {
         };
         let mut oracle = Oracle::new(&sim, &cluster, self.is_small());
         if self.own.is_some() {
-            oracle.outputs_are_not_known();
+            oracle.data_is_not_known();
+        } else {
+            let tuning = scenario.tuning;
+            oracle.tolerates(tuning.tolerated, tuning.tolerated_percent);
+            if scenario.changes_input() {
+                oracle.places_are_not_known();
+            }
         }
         let halted = stage.play(&mut oracle, crash_at).err();
         oracle.at_any_time();
         // Each of them may end a session, or make an outcome's writing fail for long.
         oracle.busy_loops(scenario.workers, sim.now().since(Tick::default()));
-        let losses = cluster.injector().fired().len() + scenario.troubles.len();
+        let losses = cluster.injector().struck() + scenario.troubles.len();
         if self.own.is_none() {
             oracle.retries(scenario.tuning.retries, losses as u64);
         }
@@ -590,6 +596,7 @@ impl Stage<'_> {
                 bad: 0,
                 throttled: 0,
                 panics: 0,
+                killers: 0,
                 slow: 0,
                 ..self.scenario.handler
             }),

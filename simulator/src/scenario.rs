@@ -408,6 +408,7 @@ impl Scenario {
             throttled: rate(50_000),
             panics: rate(20_000),
             slow: rate(50_000),
+            killers: if chance.chance(40_000) { 80_000 } else { 0 },
             shortest: Duration::from_millis(20),
             longest: Duration::from_millis(100 + chance.below(3_000)),
             output_bytes: 0,

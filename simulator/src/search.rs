@@ -164,7 +164,9 @@ pub fn scenario_of(seed: u64, days: Days) -> Scenario {
             scenario.handler.output_bytes = 0;
             scenario.redrives = 0;
             if let FaultSource::Swarm(rates) = &mut scenario.faults {
-                rates.values_mut().for_each(|rate| *rate /= 2);
+                for rate in rates.values_mut() {
+                    *rate /= 2;
+                }
             }
             scenario
         }

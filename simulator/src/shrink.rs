@@ -182,6 +182,7 @@ impl Shrinker<'_> {
         self.with(|scenario| scenario.handler.throttled = 0);
         self.with(|scenario| scenario.handler.panics = 0);
         self.with(|scenario| scenario.handler.slow = 0);
+        self.with(|scenario| scenario.handler.killers = 0);
         self.with(|scenario| scenario.redrives = 0);
         self.with(|scenario| scenario.tuning.pauses = false);
         self.with(|scenario| scenario.tuning.tolerated_percent = None);

@@ -32,6 +32,9 @@ const FILE_BYTES_MAX: u64 = 5 * 1024 * 1024 * 1024;
 /// stopped have the grace time to end, and a session that fell silent is dead sooner.
 const HELD_WAIT_MAX: Duration = Duration::from_mins(2);
 
+/// An input that does not answer is tried so often, a second apart.
+const INPUT_TRIES_MAX: u32 = 30;
+
 /// Between two looks at what is still held.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
@@ -47,6 +50,9 @@ pub enum CompileError {
     /// An output part.
     #[error("{0}")]
     Outputs(String),
+    /// The input.
+    #[error("the input cannot be read: {0}")]
+    Inputs(String),
 }
 
 /// What was compiled.
@@ -268,9 +274,21 @@ impl Holders<'_> {
     }
 
     /// A part of which nobody holds a page. It is read again if somebody did: an item may have moved meanwhile.
-    async fn settled_view(&self, part: Part) -> Result<PartView, LedgerError> {
+    async fn settled_view(&self, part: Part) -> Result<PartView, CompileError> {
+        let mut unread = 0;
         loop {
             let view = self.run.part(part.clone()).await?;
+            // A source that is gone leaves its items without their inputs; one that does not answer must not.
+            if let Err(error) = &view.inputs
+                && error.is_retryable()
+            {
+                unread += 1;
+                if unread >= INPUT_TRIES_MAX {
+                    return Err(CompileError::Inputs(error.to_string()));
+                }
+                self.runtime.clock.sleep(LOOK_AGAIN).await;
+                continue;
+            }
             let mut changed = false;
             for held in &view.pages {
                 changed |= self.free(held.clone()).await?.write != held.write;

@@ -172,7 +172,8 @@ mod tests {
 
     #[test]
     fn a_file_cut_short_or_of_junk_is_an_error() {
-        let inputs = vec![Arc::new(Input::Value("1".into())); PACKED_BYTES_MIN];
+        let one = || Arc::new(Input::Value("1".into()));
+        let inputs: Vec<_> = std::iter::repeat_with(one).take(PACKED_BYTES_MIN).collect();
         let mut bytes = written(&inputs);
         bytes.truncate(bytes.len() - 1);
         assert!(matches!(

@@ -93,6 +93,8 @@ struct State {
     fired: Vec<(Point, Kind)>,
     calls: [u64; Operation::ALL.len()],
     calls_made: u64,
+    /// Processes that handlers killed.
+    killed: usize,
     usage: Usage,
     /// Crash at the so many-th call of all, if any: for exploring every await.
     crash_at: Option<(u64, Kind)>,
@@ -245,6 +247,27 @@ impl Injector {
     /// The faults that struck, in order.
     pub fn fired(&self) -> Vec<(Point, Kind)> {
         lock(&self.state).fired.clone()
+    }
+
+    /// How many faults struck, and processes were killed by what their handlers did.
+    pub fn struck(&self) -> usize {
+        let state = lock(&self.state);
+        state.fired.len() + state.killed
+    }
+
+    /// The handler of this item kills its process: every time, or never.
+    pub async fn kill_if(&self, of_million: u32, node: &Node, about: &(dyn fmt::Display + Sync)) {
+        let hash = hash_of(&format_args!("deadly {about}"));
+        let mut dice = Dice::at(self.seed, Operation::Call, hash, 0);
+        if !dice.chance(of_million) {
+            return;
+        }
+        lock(&self.state).killed += 1;
+        let mut ticket = Ticket {
+            dice: self.dice(about),
+            ..Ticket::calm()
+        };
+        self.crash::<()>(node, &mut ticket).await;
     }
 
     /// Calls so far.

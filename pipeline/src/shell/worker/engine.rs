@@ -683,11 +683,9 @@ impl Engine {
     /// Until then nothing is to be done, unless something is heard; none: nothing at all.
     fn next_look(&self, now: Tick) -> Option<Tick> {
         let within = self.env.ledger.profile().settle_within;
-        let since = self
-            .news
-            .iter()
-            .filter_map(|id| self.slots.get(id)?.news_since)
-            .min();
+        // What is being written is heard of when that is done.
+        let idle = |id: &u64| self.slots.get(id).filter(|slot| !slot.writing);
+        let since = self.news.iter().filter_map(|id| idle(id)?.news_since).min();
         let news = since.filter(|_| !self.settling).map(|since| since + within);
         let due = self
             .slots
