@@ -85,7 +85,10 @@ pub async fn decode(
     read.map_err(|error| UnpackError::Store(error.to_string()))?;
     let text = match Compression::sniff(b"", &packed) {
         Compression::Zstd => unpack(&packed)?,
-        Compression::Plain | Compression::Gzip => packed,
+        Compression::Plain | Compression::Gzip => {
+            check_plain(&packed)?;
+            packed
+        }
     };
     let text = std::str::from_utf8(&text).map_err(|_| PartFileError::NotText)?;
     if memchr::memchr_iter(b'\n', text.as_bytes()).count() > PART_ITEMS_MAX as usize {
@@ -105,6 +108,22 @@ pub async fn decode(
         Ok(Arc::new(input))
     };
     text.lines().enumerate().map(item).collect()
+}
+
+/// What is not packed has no frame that would show that it was cut short, or is something else.
+fn check_plain(text: &[u8]) -> Result<(), PartFileError> {
+    for (index, line) in text.split_inclusive(|byte| *byte == b'\n').enumerate() {
+        let problem = |problem: String| PartFileError::Line {
+            line: index + 1,
+            problem,
+        };
+        let json = line
+            .strip_suffix(b"\n")
+            .ok_or_else(|| problem("it is cut short".to_owned()))?;
+        serde_json::from_slice::<serde::de::IgnoredAny>(json)
+            .map_err(|error| problem(error.to_string()))?;
+    }
+    Ok(())
 }
 
 fn unpack(packed: &[u8]) -> Result<Vec<u8>, PartFileError> {
