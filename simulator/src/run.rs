@@ -622,12 +622,16 @@ impl Stage<'_> {
         }
         let after = self.sim.block_on(async { ledger.run(&run).await })?;
         let after = after.expect("the run has a row");
-        let mut succeeded = oracle.succeeded()?.len() as u64;
+        let succeeded = oracle.succeeded()?.len() as u64;
+        // What was pending and not selected may have ended late, by those who only then heard of the former end
+        // or found its holder dead.
+        let (mut late, mut late_failures) = (0, 0);
         if failed_only {
-            // What was pending may have been aborted late, by those who only then heard of the former end.
-            succeeded += oracle.aborted()?.len() as u64;
+            late_failures = oracle.failed()?.difference(&failed).count() as u64;
+            late = oracle.aborted()?.len() as u64 + late_failures;
         }
-        let converged = after.state.status == RunStatus::Succeeded && succeeded == after.total;
+        let good = late_failures > 0 || after.state.status == RunStatus::Succeeded;
+        let converged = good && succeeded + late == after.total;
         let broken = (!converged).then(|| {
             let (status, total) = (after.state.status.as_str(), after.total);
             format!(
