@@ -7,7 +7,6 @@ mod blueprint;
 mod classify;
 pub mod config;
 mod expression;
-mod listing;
 mod objects;
 mod queue;
 mod table;

@@ -59,6 +59,7 @@ fn named(key: &[u8]) -> String {
 impl Stored {
     fn object(&self, key: &Arc<[u8]>) -> Object {
         Object {
+            bucket: None,
             key: key.clone(),
             size_bytes: self.size_bytes,
             pin: pin_of(self.write),

@@ -314,7 +314,7 @@ async fn refresh(run: &RunHandle, input: &mut Arc<Input>) -> Result<(), Unread> 
     let Input::Object(object) = input.as_ref() else {
         return Ok(());
     };
-    match run.stores.input.head(&object.key).await {
+    match run.stores.input.head(&object.store_key()).await {
         Ok(now) => *input = Arc::new(Input::Object(now)),
         Err(ObjectsError::NotFound(_) | ObjectsError::Changed(_)) => {}
         Err(error) => return Err(Unread::Later(error.to_string())),
