@@ -7,6 +7,18 @@ use std::sync::Arc;
 use super::item::{Object, Pin};
 use super::time::Timestamp;
 
+/// How keys are spelled in messages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Keys {
+    /// As AWS does: as in forms in direct events, plain in EventBridge's.
+    #[default]
+    Aws,
+    /// As in forms wherever they come from.
+    Form,
+    /// Plain wherever they come from.
+    Plain,
+}
+
 /// What happened to the object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum EventKind {

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::adapters::aws::{Blueprint, Clients, DynamoTable, Endpoint, S3Objects, SqsQueue};
+use crate::adapters::aws::{
+    Blueprint, Buckets, Clients, DynamoTable, Endpoint, S3Objects, SqsQueue,
+};
 use crate::core::id::JobName;
 use crate::core::lane::Lane;
 use crate::ports::{Objects, Queue, Table};
@@ -66,4 +68,10 @@ impl AwsPlace {
 pub(super) async fn bucket(name: &str) -> Arc<dyn Objects> {
     let clients = Clients::open(Endpoint::from_env()).await;
     Arc::new(S3Objects::new(&clients, name))
+}
+
+/// All buckets, where the environment says.
+pub(super) async fn buckets() -> Arc<dyn Objects> {
+    let clients = Clients::open(Endpoint::from_env()).await;
+    Arc::new(Buckets::new(clients))
 }

@@ -197,6 +197,7 @@ impl Backend {
             InputSpec::Jsonl(file) | InputSpec::Json(file) | InputSpec::Csv { file, .. } => {
                 self.file(file).await?
             }
+            InputSpec::Events(_) => (self.buckets().await?, Vec::new()),
             InputSpec::Inline(_) | InputSpec::Range { .. } => (
                 Arc::new(MemoryObjects::new()) as Arc<dyn Objects>,
                 Vec::new(),
@@ -278,6 +279,19 @@ impl Backend {
     #[cfg(feature = "aws")]
     async fn bucket(&self, bucket: &str) -> Result<Arc<dyn Objects>, BackendError> {
         Ok(super::aws::bucket(bucket).await)
+    }
+
+    /// All buckets as one store: its keys are `bucket/key`.
+    #[cfg(feature = "aws")]
+    pub async fn buckets(&self) -> Result<Arc<dyn Objects>, BackendError> {
+        Ok(super::aws::buckets().await)
+    }
+
+    /// All buckets as one store.
+    #[cfg(not(feature = "aws"))]
+    #[expect(clippy::unused_async, reason = "the build with AWS awaits here")]
+    pub async fn buckets(&self) -> Result<Arc<dyn Objects>, BackendError> {
+        Err(not_built("events as input"))
     }
 
     #[cfg(not(feature = "aws"))]

@@ -8,23 +8,11 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use super::form;
-use crate::core::event::{EventKind, ObjectEvent};
+use crate::core::event::{EventKind, Keys, ObjectEvent};
 use crate::core::time::Timestamp;
 
 /// SNS wraps once, and EventBridge may send through SNS: more layers are no notification.
 const LAYERS_MAX: u32 = 3;
-
-/// How keys are spelled.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Keys {
-    /// As AWS does: as in forms in direct events, plain in EventBridge's.
-    #[default]
-    Aws,
-    /// As in forms wherever they come from.
-    Form,
-    /// Plain wherever they come from.
-    Plain,
-}
 
 /// What a message holds.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,6 +4,7 @@
 //! service's and its answers back; [`classify`] alone decides what a failure means.
 
 mod blueprint;
+mod buckets;
 mod classify;
 pub mod config;
 mod expression;
@@ -13,6 +14,7 @@ mod table;
 mod upload;
 
 pub use blueprint::{ApplyError, Blueprint, Found};
+pub use buckets::Buckets;
 pub use config::{Clients, Endpoint, Identity};
 pub use objects::S3Objects;
 pub use queue::SqsQueue;

@@ -82,7 +82,8 @@ fn check_input(job: &Job) -> Result<(), CliError> {
             ..
         }
         | InputSpec::Inline(_)
-        | InputSpec::Range { .. } => return Ok(()),
+        | InputSpec::Range { .. }
+        | InputSpec::Events(_) => return Ok(()),
     };
     let shown = path.display();
     let problem = match std::fs::metadata(path) {
