@@ -8,6 +8,7 @@ use crate::adapters::aws::{
 };
 use crate::core::id::JobName;
 use crate::core::lane::Lane;
+use crate::core::mark::Sequencer;
 use crate::ports::{Objects, Queue, Table};
 
 use super::backend::{BackendError, Purpose};
@@ -74,4 +75,20 @@ pub(super) async fn bucket(name: &str) -> Arc<dyn Objects> {
 pub(super) async fn buckets() -> Arc<dyn Objects> {
     let clients = Clients::open(Endpoint::from_env()).await;
     Arc::new(Buckets::new(clients))
+}
+
+/// A queue by its name or URL, and whether sequencers are believed there: no emulator has one that can be.
+pub(super) async fn ingest(queue: &str) -> Result<(Arc<dyn Queue>, Sequencer), BackendError> {
+    let clients = Clients::open(Endpoint::from_env()).await;
+    let opened = if queue.starts_with("https://") || queue.starts_with("http://") {
+        SqsQueue::at(&clients, queue)
+    } else {
+        SqsQueue::open(&clients, queue).await.map_err(unreachable)?
+    };
+    let sequencer = if clients.endpoint.path_style {
+        Sequencer::Ignored
+    } else {
+        Sequencer::Trusted
+    };
+    Ok((Arc::new(opened), sequencer))
 }
