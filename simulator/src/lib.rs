@@ -14,6 +14,7 @@ pub mod cli;
 pub mod cluster;
 pub mod corpus;
 pub mod entropy;
+pub mod events;
 pub mod exec;
 pub mod halt;
 pub mod node;

@@ -46,6 +46,16 @@ impl std::fmt::Display for IntakeId {
     }
 }
 
+/// Names one event of an intake: the same event may be in it twice.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Claim {
+    /// The intake.
+    pub intake: IntakeId,
+    /// Which of its events, from 0.
+    pub index: u32,
+}
+
 /// One event as a mark holds it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -57,13 +67,13 @@ pub struct Taken {
     pub at: Timestamp,
     /// What distinguishes events of one time: eTag, or what happened where there is none.
     pub etag: Arc<str>,
-    /// The intake that took it.
-    pub by: IntakeId,
+    /// Who took it.
+    pub by: Claim,
 }
 
 impl Taken {
     /// An event, taken by an intake.
-    pub fn of(event: &ObjectEvent, by: &IntakeId) -> Self {
+    pub fn of(event: &ObjectEvent, by: &Claim) -> Self {
         let etag = event.etag.clone();
         Self {
             sequencer: event.sequencer.clone(),
@@ -90,8 +100,8 @@ pub struct Mark {
 pub enum Compared {
     /// Later than the mark: take it, and mark it so.
     News(Mark),
-    /// It was taken before, by this intake: a duplicate, if that intake became ready.
-    Same(IntakeId),
+    /// It was taken before, by this one: a duplicate, if that intake became ready.
+    Same(Claim),
     /// Something later was taken: this is superseded.
     Late,
 }
@@ -130,8 +140,8 @@ impl Mark {
         Compared::Same(self.last.by.clone())
     }
 
-    /// The intake that took this very event, if the mark remembers it.
-    fn holds(&self, event: &Taken, sequencer: Sequencer) -> Option<IntakeId> {
+    /// Who took this very event, if the mark remembers it.
+    fn holds(&self, event: &Taken, sequencer: Sequencer) -> Option<Claim> {
         let mut all = std::iter::once(&self.last).chain(&self.twins);
         let same = |taken: &&Taken| {
             order(event, taken, sequencer) == Ordering::Equal && event.etag == taken.etag
@@ -141,7 +151,7 @@ impl Mark {
 
     /// The mark with what `from` took given to `to`.
     #[must_use]
-    pub fn given(&self, from: &IntakeId, to: &IntakeId) -> Self {
+    pub fn given(&self, from: &Claim, to: &Claim) -> Self {
         let mut mark = self.clone();
         for taken in std::iter::once(&mut mark.last).chain(&mut mark.twins) {
             if taken.by == *from {
@@ -203,12 +213,19 @@ mod tests {
 
     use super::*;
 
+    fn claim(intake: &str) -> Claim {
+        Claim {
+            intake: IntakeId::new(intake),
+            index: 0,
+        }
+    }
+
     fn taken(sequencer: &str, at: i64, etag: &str) -> Taken {
         Taken {
             sequencer: (!sequencer.is_empty()).then(|| sequencer.into()),
             at: Timestamp(at),
             etag: etag.into(),
-            by: IntakeId::new(format!("i{at}{etag}")),
+            by: claim(&format!("i{at}{etag}")),
         }
     }
 
@@ -231,7 +248,7 @@ mod tests {
         };
         for (etag, by) in [("a", "i5a"), ("b", "i5b")] {
             let again = mark.compare(taken("", 5, etag), Sequencer::Ignored);
-            assert_eq!(again, Compared::Same(IntakeId::new(by)));
+            assert_eq!(again, Compared::Same(claim(by)));
         }
         assert_eq!(
             mark.compare(taken("", 4, "a"), Sequencer::Ignored),
@@ -247,7 +264,7 @@ mod tests {
         assert_eq!(news, Compared::News(Mark::first(overwrite)));
         assert_eq!(
             mark.compare(taken("0055", 6, "a"), Sequencer::Trusted),
-            Compared::Same(IntakeId::new("i5a"))
+            Compared::Same(claim("i5a"))
         );
     }
 

@@ -230,7 +230,12 @@ impl Ledger {
     }
 
     /// Keeps a message that nobody can read, and counts it, once.
-    pub async fn quarantine(&self, run: &RunId, message: &Quarantined) -> Result<(), LedgerError> {
+    pub async fn quarantine(
+        &self,
+        job: &JobName,
+        run: &RunId,
+        message: &Quarantined,
+    ) -> Result<(), LedgerError> {
         let counts = IntakeCounts {
             quarantined: 1,
             ..IntakeCounts::default()
@@ -239,9 +244,10 @@ impl Ledger {
             .with("v", SCHEMA_VERSION)
             .with("body", message.body.as_str())
             .with("reason", message.reason.as_str())
+            .with("run", run.as_str())
             .with("at", message.at.0);
         let writes = vec![
-            Write::create(keys::quarantine(run, &message.id), row),
+            Write::create(keys::quarantine(job, &message.id), row),
             Write::update(
                 keys::progress(run, self.slot() % SHARDS),
                 Vec::new(),
@@ -261,23 +267,24 @@ impl Ledger {
         last
     }
 
-    /// The messages of a window that nobody could read, in the order of their names.
+    /// The messages of a job that nobody could read, with the window each came into, in the order of their names.
     pub async fn quarantined(
         &self,
-        run: &RunId,
+        job: &JobName,
         rows_max: usize,
-    ) -> Result<Vec<Quarantined>, LedgerError> {
-        let pk = keys::quarantines(run);
+    ) -> Result<Vec<(RunId, Quarantined)>, LedgerError> {
+        let pk = keys::quarantines(job);
         let mut messages = Vec::new();
         let query = crate::ports::Query::all(&pk, rows_max);
         for (sk, row) in self.query_all(query, rows_max).await? {
             let text = |name: &str| row.text(name).unwrap_or_default().to_owned();
-            messages.push(Quarantined {
+            let message = Quarantined {
                 body: text("body"),
                 reason: text("reason"),
                 at: Timestamp(row.num("at").unwrap_or_default()),
                 id: sk,
-            });
+            };
+            messages.push((RunId::new(text("run")), message));
         }
         Ok(messages)
     }

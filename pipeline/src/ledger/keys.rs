@@ -134,12 +134,12 @@ pub(super) fn intake(job: &JobName, id: &IntakeId) -> Key {
     Key::new(format!("intake#{job}#{slot:02}"), id.as_str())
 }
 
-/// `quarantine#<run>` / `<message>`.
-pub(super) fn quarantine(run: &RunId, message: &str) -> Key {
-    Key::new(quarantines(run), message)
+/// `quarantine#<job>` / `<message>`: of the job, as a message that comes again may come into another window.
+pub(super) fn quarantine(job: &JobName, message: &str) -> Key {
+    Key::new(quarantines(job), message)
 }
 
-/// The partition of a window's messages that nobody could read.
-pub(super) fn quarantines(run: &RunId) -> String {
-    format!("quarantine#{run}")
+/// The partition of a job's messages that nobody could read.
+pub(super) fn quarantines(job: &JobName) -> String {
+    format!("quarantine#{job}")
 }

@@ -2,7 +2,7 @@
 //!
 //! A mark alone takes nothing in: what it points to may never become ready. That is [`super::intakes`]' word.
 
-use crate::core::mark::{Compared, IntakeId, Mark, MarkOf, Sequencer, Taken};
+use crate::core::mark::{Claim, Compared, Mark, MarkOf, Sequencer, Taken};
 use crate::core::planted::{Bug, is_planted};
 use crate::core::time::Timestamp;
 use crate::ports::table::Change;
@@ -19,8 +19,8 @@ const RACES_MAX: u32 = 20;
 pub enum Marked {
     /// It is this intake's.
     Won,
-    /// This intake took it before: a duplicate, if that one became ready.
-    Held(IntakeId),
+    /// This one took it before: a duplicate, if that intake became ready.
+    Held(Claim),
     /// Something later was taken.
     Late,
 }
@@ -69,8 +69,8 @@ impl Ledger {
     pub async fn pass_mark(
         &self,
         at: &MarkOf,
-        from: &IntakeId,
-        to: &IntakeId,
+        from: &Claim,
+        to: &Claim,
         expires: Timestamp,
     ) -> Result<bool, LedgerError> {
         let Some(seen) = self.seen_mark(at).await? else {

@@ -9,6 +9,7 @@ use crate::core::redrive::Selection;
 use crate::core::run::{Limits, Reason, Run, RunEvent, RunStatus, Wish};
 use crate::core::time::Timestamp;
 use crate::core::window::Window;
+use crate::ports::table::Change;
 use crate::ports::{Condition, Key, Query, Row, Update, Write};
 
 use super::error::{LedgerError, damaged};
@@ -227,10 +228,22 @@ impl Ledger {
         if is_planted(Bug::RunChangesUnchained) || is_planted(Bug::VerdictBeforeTheEnd) {
             when.clear();
         }
-        let write = Write::update(keys::run(&row.id), when, updates);
+        let mut writes = vec![Write::update(keys::run(&row.id), when, updates)];
+        if let (RunEvent::Redrive, Some(window)) = (event, row.window) {
+            // Those who serve take it up again.
+            writes.push(Write {
+                key: keys::window(&row.job, window.start.0, &row.id),
+                when: Vec::new(),
+                change: Change::Put(Row::new().with("v", SCHEMA_VERSION)),
+            });
+        }
         for _ in 0..UNCLEAR_TRIES_MAX {
-            let error = match self.write(write.clone()).await {
-                Ok(_) => return Ok(RunChange { before, after }),
+            let result = match writes.as_slice() {
+                [write] => self.write(write.clone()).await.map(|_| ()),
+                _ => self.transact(writes.clone()).await,
+            };
+            let error = match result {
+                Ok(()) => return Ok(RunChange { before, after }),
                 Err(error) if error.is_condition() || error.is_unclear() => error,
                 Err(error) => return Err(error),
             };

@@ -33,6 +33,22 @@ impl QueueModel {
         })
     }
 
+    /// Puts a message in from outside, without faults.
+    ///
+    /// # Errors
+    /// It is longer than a message may be.
+    pub async fn deliver(&self, message: Outgoing) -> Result<(), QueueError> {
+        self.base.send(vec![message]).await.map(|_| ())
+    }
+
+    /// How many messages there are, as they are.
+    ///
+    /// # Errors
+    /// None: it is in memory.
+    pub async fn depth_now(&self) -> Result<Depth, QueueError> {
+        self.base.depth().await
+    }
+
     /// The way of one node to it.
     pub fn link(self: &Arc<Self>, node: &Node) -> QueueLink {
         QueueLink {
@@ -40,6 +56,14 @@ impl QueueModel {
             node: node.clone(),
         }
     }
+}
+
+/// Notifications are long; what they tell shows at their marks.
+fn brief(body: &str) -> &str {
+    const CHARS: usize = 80;
+    body.char_indices()
+        .nth(CHARS)
+        .map_or(body, |(end, _)| &body[..end])
 }
 
 /// One node's way to the queue.
@@ -142,7 +166,8 @@ impl Queue for QueueLink {
         let messages = self.model.base.receive(max, wait, visibility).await?;
         self.come_back(&mut ticket).await?;
         for message in &messages {
-            self.node.trace(&format_args!("received {}", message.body));
+            self.node
+                .trace(&format_args!("received {}", brief(&message.body)));
         }
         Ok(messages)
     }

@@ -47,7 +47,7 @@ impl fmt::Debug for MemoryObjects {
 
 fn pin_of(write: u64) -> Pin {
     Pin {
-        etag: format!("w{write}").into(),
+        etag: format!("\"w{write}\"").into(),
         version: None,
     }
 }

@@ -86,7 +86,8 @@ struct Shown {
 impl Shown {
     async fn look(&mut self, at: &Open, job: &Job, global: &Global) -> Result<(), LedgerError> {
         let open = at.ledger.open_windows(&job.name).await?;
-        let mut runs: Vec<RunId> = open.into_iter().map(|open| open.row.id).collect();
+        let open: Vec<RunId> = open.into_iter().map(|open| open.row.id).collect();
+        let mut runs = open.clone();
         // Those that were done with since get their last word.
         let left = self.said.keys().filter(|run| !runs.contains(*run));
         runs.splice(0..0, left.cloned().collect::<Vec<_>>());
@@ -99,7 +100,7 @@ impl Shown {
             if self.said.get(&run) != Some(&line) {
                 say(&snapshot, &line, global);
             }
-            if snapshot.status == crate::core::run::RunStatus::Running || !snapshot.total_is_final {
+            if open.contains(&run) {
                 said.insert(run, line);
             }
         }

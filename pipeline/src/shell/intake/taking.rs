@@ -10,7 +10,7 @@ use crate::core::id::{PageId, SessionId};
 use crate::core::item::{Input, Object, Pin};
 use crate::core::job::{Dedupe, Missing};
 use crate::core::lane::{Lane, Routed};
-use crate::core::mark::{IntakeId, MarkOf, Taken};
+use crate::core::mark::{Claim, IntakeId, MarkOf, Taken};
 use crate::core::packing::{Order, PAGE_OBJECT_BYTES_MAX, pack};
 use crate::core::page::PAGE_ITEMS_MAX;
 use crate::core::planted::{Bug, is_planted};
@@ -67,7 +67,7 @@ pub(super) async fn take(env: &Arc<Env>, ingest: &Ingest, letters: Letters) -> V
     for (index, message) in letters.junk {
         let kept = async {
             let run = open_window(env, ingest, now(env, ingest)).await?;
-            Ok(env.ledger.quarantine(&run.id, &message).await?)
+            Ok(env.ledger.quarantine(&env.job, &run.id, &message).await?)
         };
         let kept: Result<(), TakeError> = kept.await;
         if let Err(error) = kept {
@@ -325,10 +325,18 @@ async fn mark_all(
             by_mark.entry(at).or_default().push(index);
         }
     }
+    let claim = |index: usize| Claim {
+        intake: id.clone(),
+        index: index as u32,
+    };
+    let claim = &claim;
     let marked = by_mark.iter().map(|(at, indexes)| async move {
         let mut fates = Vec::new();
         for index in indexes {
-            fates.push((*index, mark(env, ingest, at, &group[*index], id).await?));
+            fates.push((
+                *index,
+                mark(env, ingest, at, &group[*index], &claim(*index)).await?,
+            ));
         }
         Ok::<_, TakeError>(fates)
     });
@@ -345,11 +353,11 @@ async fn mark(
     ingest: &Ingest,
     at: &MarkOf,
     candidate: &Candidate,
-    id: &IntakeId,
+    claim: &Claim,
 ) -> Result<Fate, TakeError> {
     let expires = expires(env);
     for _ in 0..LOOKS_MAX {
-        let event = Taken::of(&candidate.event, id);
+        let event = Taken::of(&candidate.event, claim);
         let marked = env
             .ledger
             .mark(at, event, ingest.sequencer, expires)
@@ -362,13 +370,14 @@ async fn mark(
             (Marked::Held(_), EventKind::Removed) => return Ok(Fate::Duplicate),
             (Marked::Held(held), EventKind::Created | EventKind::Restored) => held,
         };
-        if is_planted(Bug::DuplicatesTrusted) {
+        // The same event twice in one intake: both become ready, or none.
+        if held.intake == claim.intake || is_planted(Bug::DuplicatesTrusted) {
             return Ok(Fate::Duplicate);
         }
-        match state_of(env, ingest, &held).await? {
+        match state_of(env, ingest, &held.intake).await? {
             Some(IntakeState::Ready { .. }) => return Ok(Fate::Duplicate),
             Some(IntakeState::Void) => {
-                if env.ledger.pass_mark(at, &held, id, expires).await? {
+                if env.ledger.pass_mark(at, &held, claim, expires).await? {
                     return Ok(Fate::Take);
                 }
             }
