@@ -5,7 +5,7 @@
 //! it is asked to stop. What is promised of all of it is checked by whoever owns the cluster.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
@@ -114,6 +114,8 @@ struct Inner {
     watch: Arc<Watch>,
     opened: AtomicU64,
     watchers: AtomicU64,
+    /// Whether objects of the scratch place can grow.
+    appends: AtomicBool,
 }
 
 /// The key that the input is read from; of none, all of them.
@@ -181,6 +183,7 @@ impl Cluster {
             watch,
             opened: AtomicU64::default(),
             watchers: AtomicU64::default(),
+            appends: AtomicBool::new(true),
         };
         let inner = Arc::new(inner);
         let cluster = Arc::downgrade(&inner);
@@ -262,6 +265,11 @@ impl Cluster {
     /// Event mode: where notifications go.
     pub fn ingest(&self) -> &Arc<QueueModel> {
         &self.inner.ingest
+    }
+
+    /// From now on objects of the scratch place do not grow, as on S3.
+    pub fn scratch_is_like_s3(&self) {
+        self.inner.appends.store(false, Ordering::Relaxed);
     }
 
     /// Result files.
@@ -465,9 +473,13 @@ impl Opener {
             ObjectsLink::new(store.clone(), &self.node, injector)
         };
         let input = link(&inner.stores.input).told_to(inner.watch.clone());
+        let mut scratch = link(&inner.stores.scratch);
+        if !inner.appends.load(Ordering::Relaxed) {
+            scratch = scratch.without_append();
+        }
         Stores {
             input: Arc::new(input),
-            scratch: Arc::new(link(&inner.stores.scratch)),
+            scratch: Arc::new(scratch),
             ..inner.stores.clone()
         }
     }

@@ -153,6 +153,9 @@ impl Play<'_> {
         let cluster = self.cluster(&sim);
         let session = scenario.tuning.settings().session_duration;
         cluster.injector().set_session(session);
+        if !scenario.tuning.appends {
+            cluster.scratch_is_like_s3();
+        }
         let mut stage = Stage {
             scenario,
             own: self.own.as_ref(),

@@ -126,9 +126,17 @@ pub struct Tuning {
     /// Result files are compiled at the end.
     #[serde(default)]
     pub results: bool,
+    /// Objects of the scratch place can grow, as files do; S3's cannot.
+    #[serde(default = "as_before")]
+    pub appends: bool,
     /// A session that is silent for so long, in seconds, is dead.
     #[serde(default = "session_seconds")]
     pub session_seconds: u32,
+}
+
+/// What scenarios were kept with that do not say.
+fn as_before() -> bool {
+    true
 }
 
 /// What production has.
@@ -426,6 +434,7 @@ impl Scenario {
             interval_ms: [0, 500, 500, 3_000, 8_000, 40_000][chance.below(6) as usize],
             pauses: chance.chance(150_000),
             results: chance.chance(500_000),
+            appends: chance.chance(250_000),
             session_seconds: [6, 10, 10, 10, 30][chance.below(5) as usize],
         };
         let session_ms = u64::from(tuning.session_seconds) * 1000;

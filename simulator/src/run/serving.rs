@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use trommel::core::id::RunId;
 use trommel::core::redrive::Selection;
-use trommel::core::run::{RunEvent, RunStatus, Wish};
+use trommel::core::run::{BreachStops, Limits, RunEvent, RunStatus, Wish};
 use trommel::ledger::Redrive;
 
 use super::{CALM_MAX, Stage};
@@ -87,10 +87,17 @@ impl Stage<'_> {
             let mut resumed = 0;
             for run in open_runs(self.cluster).await {
                 let row = ledger.run(&run).await.expect("no faults");
-                if row.state.status == RunStatus::Paused && ledger.resume(&row, None).await.is_ok()
-                {
-                    resumed += 1;
+                if row.state.status != RunStatus::Paused {
+                    continue;
                 }
+                // After a breach only with a new budget: to the end.
+                let to_the_end = Limits {
+                    breach_stops: BreachStops::AtTheEnd,
+                    ..row.state.limits
+                };
+                let went_on = ledger.resume(&row, None).await.is_ok()
+                    || ledger.resume(&row, Some(to_the_end)).await.is_ok();
+                resumed += u32::from(went_on);
             }
             resumed
         })?;
@@ -153,6 +160,7 @@ impl Stage<'_> {
 
     /// Everybody is asked to leave, and does.
     fn leave(&mut self) -> Result<(), Halt> {
+        self.leaving.clear();
         for process in self.cluster.processes() {
             if !process.is_over() {
                 process.drain();
