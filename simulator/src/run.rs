@@ -495,6 +495,9 @@ impl Stage<'_> {
     }
 
     fn status(&self) -> Result<RunStatus, Halt> {
+        if self.scenario.events.is_some() {
+            return self.worst_of_windows();
+        }
         let (ledger, run) = (self.cluster.ledger(), self.cluster.run());
         let row = self.sim.block_on(async { ledger.run(&run).await })?;
         Ok(row.map_or(RunStatus::Running, |row| row.state.status))

@@ -107,11 +107,13 @@ pub enum Bug {
     TakenUncounted,
     /// Two intakes may use the same part number (S3).
     PartsUnnumbered,
+    /// Both lanes of a session write output parts of the same names (S2).
+    OutputsOverwritten,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 50] = [
+    pub const ALL: [Self; 51] = [
         Self::UnfencedWrites,
         Self::LeaseKeepsEpoch,
         Self::PagesMadeTwice,
@@ -162,6 +164,7 @@ impl Bug {
         Self::SealedTooEarly,
         Self::TakenUncounted,
         Self::PartsUnnumbered,
+        Self::OutputsOverwritten,
     ];
 
     /// Its name on the command line.
@@ -217,6 +220,7 @@ impl Bug {
             Self::SealedTooEarly => "sealed-too-early",
             Self::TakenUncounted => "taken-uncounted",
             Self::PartsUnnumbered => "parts-unnumbered",
+            Self::OutputsOverwritten => "outputs-overwritten",
         }
     }
 

@@ -11,6 +11,7 @@ use tokio::io::AsyncReadExt;
 
 use crate::core::id::{Generation, ItemId, SessionId};
 use crate::core::lane::Lane;
+use crate::core::planted::{Bug, is_planted};
 use crate::ports::ObjectsError;
 
 use super::source::Stores;
@@ -166,7 +167,11 @@ impl OutputWriter {
         loop {
             let name = self.name();
             let key = key(stores, &name);
-            let put = stores.scratch.put_if_absent(&key, bytes.clone()).await;
+            let put = if is_planted(Bug::OutputsOverwritten) {
+                stores.scratch.put(&key, bytes.clone()).await
+            } else {
+                stores.scratch.put_if_absent(&key, bytes.clone()).await
+            };
             self.next_part();
             match put {
                 Ok(_) => return Ok((name, 0)),
@@ -178,6 +183,9 @@ impl OutputWriter {
     }
 
     fn name(&self) -> String {
+        if is_planted(Bug::OutputsOverwritten) {
+            return format!("{}-{}", self.session, self.number);
+        }
         format!("{}-{}-{}", self.session, self.lane, self.number)
     }
 

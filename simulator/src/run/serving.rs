@@ -158,6 +158,23 @@ impl Stage<'_> {
         Ok(())
     }
 
+    /// FAILED if one of the windows did, RUNNING if one is under way, else SUCCEEDED.
+    pub(super) fn worst_of_windows(&self) -> Result<RunStatus, Halt> {
+        let ledger = self.cluster.ledger();
+        self.sim.block_on(async {
+            let mut worst = RunStatus::Succeeded;
+            for summary in ledger.runs().await.expect("no faults") {
+                let row = ledger.run(&summary.id).await.expect("no faults");
+                match (row.state.status, worst) {
+                    (RunStatus::Succeeded, _) | (_, RunStatus::Running) => {}
+                    (RunStatus::Running | RunStatus::Paused, _) => worst = RunStatus::Running,
+                    (RunStatus::Failed | RunStatus::Aborted, _) => worst = RunStatus::Failed,
+                }
+            }
+            worst
+        })
+    }
+
     /// Everybody is asked to leave, and does.
     fn leave(&mut self) -> Result<(), Halt> {
         self.leaving.clear();
