@@ -67,15 +67,14 @@ impl Kind {
                 transact_writes_max: 10,
                 former_handles: FormerHandles::Accepted,
                 encoded_listings: EncodedListings::BySpelling,
-                // `%20` for a space, where AWS has `+`; the same to whoever decodes forms.
+                // `%20` for a space, where AWS has `+`, which is the same to whoever decodes forms; but EventBridge's, too.
                 event_keys: Keys::Form,
             },
             Self::MiniStack => Profile {
                 transact_writes_max: 100,
                 former_handles: FormerHandles::Refused,
                 encoded_listings: EncodedListings::ByKey,
-                // As they are: a `%` in a key is a `%`.
-                event_keys: Keys::Plain,
+                event_keys: Keys::Aws,
             },
             Self::Unknown => Profile {
                 transact_writes_max: 10,

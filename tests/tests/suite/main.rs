@@ -22,5 +22,6 @@ mod journey_retries;
 mod journey_signals;
 mod journey_sources;
 mod journey_tolerance;
+mod journey_torn_log;
 mod readme;
 mod support;
