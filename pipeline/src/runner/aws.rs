@@ -3,12 +3,37 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use tokio::sync::OnceCell;
+
 use crate::adapters::aws::{Blueprint, Clients, DynamoTable, Endpoint, S3Objects, SqsQueue};
+use crate::core::bill::Bill;
 use crate::core::id::JobName;
 use crate::core::lane::Lane;
 use crate::ports::{Objects, Queue, Table};
 
 use super::backend::{BackendError, Purpose};
+
+/// The clients of a process, opened with the first that asks for them: one pool of connections, one meter.
+#[derive(Clone, Default)]
+pub(super) struct SharedClients(Arc<OnceCell<Clients>>);
+
+impl SharedClients {
+    async fn get(&self) -> &Clients {
+        self.0
+            .get_or_init(|| Box::pin(Clients::open(Endpoint::from_env())))
+            .await
+    }
+
+    /// A bucket, where the environment says.
+    pub(super) async fn bucket(&self, name: &str) -> Arc<dyn Objects> {
+        Arc::new(S3Objects::new(self.get().await, name))
+    }
+
+    /// What was asked of AWS so far; none if nothing could be.
+    pub(super) fn bill(&self) -> Option<Bill> {
+        self.0.get().map(|clients| clients.meter.snapshot())
+    }
+}
 
 /// An open table and the clients beside it.
 pub(super) struct AwsPlace {
@@ -22,8 +47,12 @@ fn unreachable(error: impl std::fmt::Display) -> BackendError {
 
 impl AwsPlace {
     /// Opens the table; to run items it is made if it is not there.
-    pub(super) async fn open(name: &str, purpose: Purpose) -> Result<Self, BackendError> {
-        let clients = Clients::open(Endpoint::from_env()).await;
+    pub(super) async fn open(
+        name: &str,
+        purpose: Purpose,
+        clients: &SharedClients,
+    ) -> Result<Self, BackendError> {
+        let clients = clients.get().await.clone();
         match purpose {
             Purpose::Run => {
                 let blueprint = Blueprint::new(name).map_err(unreachable)?;
@@ -60,10 +89,4 @@ impl AwsPlace {
         }
         Ok(queues)
     }
-}
-
-/// A bucket, where the environment says.
-pub(super) async fn bucket(name: &str) -> Arc<dyn Objects> {
-    let clients = Clients::open(Endpoint::from_env()).await;
-    Arc::new(S3Objects::new(&clients, name))
 }

@@ -8,6 +8,7 @@ mod classify;
 pub mod config;
 mod expression;
 mod listing;
+mod meter;
 mod objects;
 mod queue;
 mod table;
@@ -15,6 +16,7 @@ mod upload;
 
 pub use blueprint::{ApplyError, Blueprint, Found};
 pub use config::{Clients, Endpoint, Identity};
+pub use meter::Meter;
 pub use objects::S3Objects;
 pub use queue::SqsQueue;
 pub use table::DynamoTable;
