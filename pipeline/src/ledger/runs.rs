@@ -152,7 +152,21 @@ impl Ledger {
             Write::create(keys::run(&new.id), row),
             Write::create(index_key, index),
         ];
-        self.transact(writes).await
+        for tried in 0..UNCLEAR_TRIES_MAX {
+            match self.transact(writes.clone()).await {
+                Err(error) if error.is_unclear() => {}
+                // The row is that of an earlier try whose answer was lost.
+                Err(error)
+                    if error.is_condition()
+                        && tried > 0
+                        && self.run(&new.id).await?.created == new.created =>
+                {
+                    return Ok(());
+                }
+                result => return result,
+            }
+        }
+        Err(unclear("a run's making"))
     }
 
     /// A run's row.
@@ -270,11 +284,11 @@ impl Ledger {
         )];
         let updates = vec![Update::Set("wish".into(), wish.as_str().into())];
         match self
-            .write(Write::update(keys::run(run), when, updates))
+            .write_at_will(Write::update(keys::run(run), when, updates))
             .await
         {
             Err(error) if error.is_condition() => Err(LedgerError::Raced),
-            result => result.map(|_| ()),
+            result => result,
         }
     }
 
@@ -362,13 +376,12 @@ impl Ledger {
             "compiled".into(),
             i64::from(generation.0).into(),
         )];
-        self.write(Write::update(
+        self.write_at_will(Write::update(
             keys::run(run),
             vec![Condition::Present],
             updates,
         ))
         .await
-        .map(|_| ())
     }
 }
 
