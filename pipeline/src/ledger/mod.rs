@@ -42,8 +42,8 @@ const TRIES_MAX: u32 = 12;
 const WAIT_FIRST: Duration = Duration::from_millis(20);
 const WAIT_MAX: Duration = Duration::from_secs(4);
 
-/// A write with no clear answer is looked up and repeated this often; each time the endpoint itself
-/// has been tried several times before.
+/// A write with no clear answer is looked up and repeated this often: tables try nothing again by
+/// themselves.
 const UNCLEAR_TRIES_MAX: u32 = 5;
 
 /// The ledger, as one session uses it. Cheap to clone.

@@ -150,6 +150,8 @@ async fn run_checksums(emulator: &Emulator, proxy: &Proxy, name: &str) -> Ran {
     let status = place.status();
     assert_eq!(status.status, "SUCCEEDED", "{}", done.stderr);
     assert_eq!(status.item_counts.list(), [0, 0, FILES as u64, 0, 0, 0, 0]);
+    let seen = place.trommel(&["status"]).exits(0).stderr;
+    assert!(seen.contains("AWS calls: "), "{seen}");
     place.audit();
     let expected = files()
         .into_iter()
