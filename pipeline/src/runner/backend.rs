@@ -20,7 +20,7 @@ use super::aws::SharedClients;
 /// This build has none.
 #[cfg(not(feature = "aws"))]
 #[derive(Clone, Default)]
-struct SharedClients;
+struct SharedClients(());
 
 /// What a backend is opened for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
