@@ -2,6 +2,7 @@
 //! junk, and whoever is killed.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -311,7 +312,7 @@ fn total(windows: &[Window], of: impl Fn(&Window) -> u64) -> u64 {
 fn sum(bytes: &[u8]) -> String {
     let mut text = String::new();
     for byte in Sha256::digest(bytes) {
-        text.push_str(&format!("{byte:02x}"));
+        write!(text, "{byte:02x}").expect("a String takes everything");
     }
     text
 }

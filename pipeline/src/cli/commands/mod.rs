@@ -1,5 +1,6 @@
 //! What each command does: opens the ledger, calls the runner or reads the report, shows the result.
 
+mod bill;
 mod control;
 mod look;
 mod open;
