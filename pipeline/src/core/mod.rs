@@ -10,6 +10,7 @@
 pub mod bill;
 pub mod class;
 pub mod event;
+pub mod form;
 pub mod id;
 pub mod invariant;
 pub mod item;

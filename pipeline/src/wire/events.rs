@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::form;
 use crate::core::event::{EventKind, Keys, ObjectEvent};
+use crate::core::form;
 use crate::core::time::Timestamp;
 
 /// SNS wraps once, and EventBridge may send through SNS: more layers are no notification.
