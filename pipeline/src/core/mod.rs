@@ -8,6 +8,8 @@
 //! [`run`] is its frame, [`tolerance`], [`retry`] and [`redrive`] are the promises made to users.
 
 pub mod class;
+pub mod duty;
+pub mod estimate;
 pub mod event;
 pub mod id;
 pub mod invariant;
