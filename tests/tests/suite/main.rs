@@ -10,6 +10,7 @@ mod bad_ledger;
 mod contract_arms;
 mod emulator_arms;
 mod emulator_aws;
+mod emulator_commands;
 mod emulator_journey;
 mod journey_checksums;
 mod journey_control;
