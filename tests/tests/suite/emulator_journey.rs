@@ -40,7 +40,7 @@ pub(crate) struct Cloud {
 }
 
 impl Cloud {
-    async fn new(emulator: &Emulator, name: &str) -> Self {
+    pub(crate) async fn new(emulator: &Emulator, name: &str) -> Self {
         Self::behind(emulator, emulator.url(), name).await
     }
 

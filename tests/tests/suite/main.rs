@@ -14,6 +14,7 @@ mod emulator_chaos;
 mod emulator_commands;
 mod emulator_events;
 mod emulator_journey;
+mod emulator_leases;
 mod journey_checksums;
 mod journey_control;
 mod journey_crashes;

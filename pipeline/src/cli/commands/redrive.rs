@@ -45,7 +45,7 @@ pub(super) async fn redrive(global: &Global, args: RedriveArgs) -> Result<Exit, 
         );
     }
     let at = looking.into_running().await?;
-    let row = at.run(&RunRef::Id(row.id)).await?;
+    let row = sealed(&at, at.run(&RunRef::Id(row.id)).await?).await?;
     let row = replace_job(&at, row, args.job.as_deref()).await?;
     let job = parse(&StoredJob::of(&row))?;
     let working = Working::new(&at, &job, args.role).await?;
@@ -58,6 +58,15 @@ pub(super) async fn redrive(global: &Global, args: RedriveArgs) -> Result<Exit, 
     }
     let row = at.run(&RunRef::Id(row.id)).await?;
     working.work(&at, &job, &row, global).await
+}
+
+/// A window that still takes in is sealed first: what came in while its pages are reopened would be of no generation.
+async fn sealed(at: &Open, row: RunRow) -> Result<RunRow, CliError> {
+    if row.window.is_none() || row.total_final().is_some() {
+        return Ok(row);
+    }
+    at.ledger.seal(&row.id).await?;
+    at.run(&RunRef::Id(row.id)).await
 }
 
 /// What a redrive takes, in words.
