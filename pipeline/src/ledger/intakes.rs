@@ -136,6 +136,8 @@ pub struct Intake {
 pub enum ReadyEnd {
     /// The items are the run's, in these pages.
     Ready(Vec<PageId>),
+    /// They were already, by an earlier try, which may have held others of the same events.
+    ReadyBefore(Vec<PageId>),
     /// The window is sealed: use the next one.
     Sealed,
     /// Somebody declared the intake void: begin again under another name.
@@ -208,7 +210,7 @@ impl Ledger {
             }
             match self.intake(job, &intake.id).await? {
                 Some(IntakeState::Ready { part, .. }) => {
-                    return Ok(ReadyEnd::Ready(ids(intake, part)));
+                    return Ok(ReadyEnd::ReadyBefore(ids(intake, part)));
                 }
                 Some(IntakeState::Void) => return Ok(ReadyEnd::Void),
                 None => {}

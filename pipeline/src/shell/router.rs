@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use crate::core::id::{Generation, PageId, RunId, SHARDS};
+use crate::core::job::InputSpec;
 use crate::core::lane::Lane;
 use crate::core::packing::{Order, Packed, pack};
 use crate::core::page::PageStatus;
@@ -194,6 +195,10 @@ pub(super) async fn part_inputs(
 pub(super) async fn reading_cursor(env: &Env, run: &RunHandle) -> Result<Cursor, LedgerError> {
     if let Some(cursor) = run.cache.cursor() {
         return Ok(cursor);
+    }
+    if matches!(run.job.input, InputSpec::Events(_)) {
+        // Events are frozen whole: there is nothing that their parts cannot say.
+        return Ok(Cursor::default());
     }
     let cursor = env.ledger.run(&run.id).await?.cursor;
     if cursor.parts > 0 {

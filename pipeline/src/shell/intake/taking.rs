@@ -440,16 +440,32 @@ async fn make_ready(
             expires: expires(env),
         };
         match env.ledger.make_ready(&env.job, &run.id, &intake).await? {
-            ReadyEnd::Ready(pages) => {
-                let packed = intake.pages.iter().map(|page| page.lane);
-                hint_all(env, &run, pages.into_iter().zip(packed).collect()).await;
-                run.settled.notify_waiters();
+            end @ (ReadyEnd::Ready(_) | ReadyEnd::ReadyBefore(_)) => {
+                tell(env, &run, &intake, inputs, end).await;
                 return Ok(());
             }
             ReadyEnd::Sealed => window = window.next(),
             ReadyEnd::Void => return Err(TakeError::Void),
         }
     }
+}
+
+/// What is ready is told to those who work on it.
+async fn tell(env: &Env, run: &RunHandle, intake: &Intake, inputs: &[Arc<Input>], end: ReadyEnd) {
+    let pages = match end {
+        ReadyEnd::Ready(pages) => {
+            // Whoever leases these here need not read them again.
+            if let Some(page) = pages.first() {
+                run.cache.put(page.part, inputs.into());
+            }
+            pages
+        }
+        ReadyEnd::ReadyBefore(pages) => pages,
+        ReadyEnd::Sealed | ReadyEnd::Void => Vec::new(),
+    };
+    let lanes = intake.pages.iter().map(|page| page.lane);
+    hint_all(env, run, pages.into_iter().zip(lanes).collect()).await;
+    run.settled.notify_waiters();
 }
 
 async fn hint_all(env: &Env, run: &RunHandle, pages: Vec<(PageId, Lane)>) {
