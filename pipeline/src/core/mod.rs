@@ -9,6 +9,8 @@
 
 pub mod bill;
 pub mod class;
+pub mod duty;
+pub mod estimate;
 pub mod event;
 pub mod form;
 pub mod id;

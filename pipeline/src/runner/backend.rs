@@ -297,11 +297,7 @@ impl Backend {
         match place {
             Location::Path(path) => Ok((Arc::new(Directory::new(path)), Vec::new())),
             Location::S3 { bucket, key } => {
-                let mut prefix = key.trim_end_matches('/').as_bytes().to_vec();
-                if !prefix.is_empty() {
-                    prefix.push(b'/');
-                }
-                Ok((self.bucket(bucket).await?, prefix))
+                Ok((self.bucket(bucket).await?, prefix(key)))
             }
         }
     }
@@ -377,4 +373,35 @@ fn not_built(what: &str) -> BackendError {
         problem: format!("this trommel was built without AWS: no {what}"),
         help: "build it with `cargo build --release --features aws`".into(),
     }
+}
+
+/// A store and the prefix under which everything of `place` lies, for whoever has no ledger open.
+///
+/// # Errors
+/// This build reaches no buckets.
+pub async fn tree(place: &Location) -> Result<(Arc<dyn Objects>, Vec<u8>), BackendError> {
+    match place {
+        Location::Path(path) => Ok((Arc::new(Directory::new(path)), Vec::new())),
+        Location::S3 { bucket, key } => Ok((one_bucket(bucket).await?, prefix(key))),
+    }
+}
+
+/// Empty, or ending in a slash.
+fn prefix(key: &str) -> Vec<u8> {
+    let mut prefix = key.trim_end_matches('/').as_bytes().to_vec();
+    if !prefix.is_empty() {
+        prefix.push(b'/');
+    }
+    prefix
+}
+
+#[cfg(feature = "aws")]
+async fn one_bucket(bucket: &str) -> Result<Arc<dyn Objects>, BackendError> {
+    Ok(super::aws::SharedClients::default().bucket(bucket).await)
+}
+
+#[cfg(not(feature = "aws"))]
+#[expect(clippy::unused_async, reason = "the build with AWS awaits here")]
+async fn one_bucket(_bucket: &str) -> Result<Arc<dyn Objects>, BackendError> {
+    Err(not_built("s3:// places"))
 }
