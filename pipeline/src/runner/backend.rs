@@ -296,9 +296,7 @@ impl Backend {
     ) -> Result<(Arc<dyn Objects>, Vec<u8>), BackendError> {
         match place {
             Location::Path(path) => Ok((Arc::new(Directory::new(path)), Vec::new())),
-            Location::S3 { bucket, key } => {
-                Ok((self.bucket(bucket).await?, prefix(key)))
-            }
+            Location::S3 { bucket, key } => Ok((self.bucket(bucket).await?, prefix(key))),
         }
     }
 

@@ -10,9 +10,9 @@ use aws_sdk_s3::types::{BucketVersioningStatus, EncodingType};
 use super::classify::Fault;
 use super::config::Clients;
 use crate::core::event::{EventKind, ObjectEvent};
+use crate::core::form::decoded;
 use crate::core::time::Timestamp;
 use crate::ports::ObjectsError;
-use crate::core::form::decoded;
 
 /// Where the next page begins.
 enum Next {
