@@ -395,7 +395,7 @@ fn prefix(key: &str) -> Vec<u8> {
 
 #[cfg(feature = "aws")]
 async fn one_bucket(bucket: &str) -> Result<Arc<dyn Objects>, BackendError> {
-    Ok(super::aws::SharedClients::default().bucket(bucket).await)
+    Ok(SharedClients::default().bucket(bucket).await)
 }
 
 #[cfg(not(feature = "aws"))]

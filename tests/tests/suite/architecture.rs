@@ -10,7 +10,7 @@ const MAY_USE: [(&str, &[&str]); 9] = [
     ("ledger", &["core", "ports"]),
     ("wire", &["core"]),
     ("shell", &["core", "ports", "ledger", "wire"]),
-    ("adapters", &["core", "ports", "wire"]),
+    ("adapters", &["core", "ports"]),
     ("job_file", &["core"]),
     (
         "runner",

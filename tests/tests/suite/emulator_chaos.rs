@@ -315,7 +315,11 @@ impl Stage {
 
     async fn provision(&self) {
         let table = self.clients.dynamodb.create_table();
-        table.table_name(self.blueprint.table()).send().await.ok();
+        table
+            .set_table_name(self.blueprint.table().map(str::to_owned))
+            .send()
+            .await
+            .ok();
         let queue = self.clients.sqs.create_queue();
         queue.queue_name(&self.queue_name).send().await.ok();
         self.blueprint.apply(&self.clients).await.ok();
