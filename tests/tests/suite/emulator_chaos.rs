@@ -314,12 +314,13 @@ impl Stage {
     }
 
     async fn provision(&self) {
-        let table = self.clients.dynamodb.create_table();
-        table
-            .table_name(self.blueprint.table().unwrap_or_default())
-            .send()
-            .await
-            .ok();
+        // Asked by the blueprint of a new table only; how they are answered is others' business.
+        let (dynamodb, table) = (&self.clients.dynamodb, self.blueprint.table());
+        let table = || table.map(str::to_owned);
+        let create = dynamodb.create_table().set_table_name(table());
+        create.send().await.ok();
+        let expiry = dynamodb.update_time_to_live().set_table_name(table());
+        expiry.send().await.ok();
         let queue = self.clients.sqs.create_queue();
         queue.queue_name(&self.queue_name).send().await.ok();
         self.blueprint.apply(&self.clients).await.ok();

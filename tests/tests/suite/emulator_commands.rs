@@ -253,6 +253,25 @@ async fn what_is_provisioned_once_is_there_and_lets_events_arrive() {
 }
 
 #[tokio::test]
+async fn a_bucket_that_is_not_there_is_told_before_anything_is_made() {
+    let Some(emulator) = emulator("provision without a bucket").await else {
+        return;
+    };
+    let inbox = Inbox::new(emulator, "bucketless").await;
+    let job = std::fs::read_to_string(inbox.place.path("job.toml")).expect("just written");
+    let bucket = format!("bucket = \"{}\"", inbox.name);
+    let job = job.replace(&bucket, "bucket = \"nobody-made-this\"");
+    inbox.place.write("job.toml", job);
+    let refused = inbox.place.trommel(&["provision", "job.toml", "--apply"]);
+    let refused = refused.exits(4).stderr;
+    assert!(refused.contains("nobody-made-this"), "{refused}");
+    assert!(refused.contains("make it first"), "{refused}");
+    let table = inbox.clients.dynamodb.describe_table();
+    let table = table.table_name(&inbox.name).send().await;
+    assert!(table.is_err(), "nothing was made: {table:?}");
+}
+
+#[tokio::test]
 async fn a_setting_that_differs_is_told_and_set_back() {
     let Some(emulator) = emulator("provision over other settings").await else {
         return;
@@ -500,8 +519,73 @@ async fn what_cannot_be_asked_is_told_with_a_way_out() {
         .trommel(&["estimate", "job.toml", "--items", "1000000", "--json"])
         .exits(0)
         .json();
+    assert_eq!(estimated["itemsKnownBy"], "given");
     let requests = estimated["requests"].as_f64().expect("a number");
     assert!(requests / 1e6 <= 1.4, "{estimated}");
     let usd = estimated["usd"]["total"].as_f64().expect("a number");
     assert!(usd > 0.625 && usd <= 1.30, "{estimated}");
+}
+
+#[test]
+fn an_estimate_counts_what_it_can_and_takes_other_prices() {
+    /// What every job has.
+    const TAIL: &str = "scratch = \"s3://bucket/scratch\"\n[function]\ncommand = [\"true\"]";
+    // Files and an embedded ledger: AWS is asked next to nothing.
+    let place = Place::new();
+    let job = |input: &str, ledger: &str| format!("input = {input}\nledger = \"{ledger}\"\n{TAIL}");
+    let estimate = |options: &[&str]| -> Value {
+        let args = ["estimate", "job.toml", "--json"];
+        let args: Vec<&str> = args.iter().chain(options).copied().collect();
+        place.trommel(&args).exits(0).json()
+    };
+    place.write("job.toml", job("{ range = \"0..25000\" }", "sqlite:l.db"));
+    let embedded = estimate(&[]);
+    assert_eq!(embedded["items"], 25_000);
+    assert_eq!(embedded["itemsKnownBy"], "job");
+    assert_eq!(embedded["usage"]["dynamodbRequests"], 0, "{embedded}");
+    assert_eq!(embedded["usage"]["sqsRequests"], 0, "{embedded}");
+
+    for name in ["a", "b", "c"] {
+        place.write(format!("in/{name}"), "some bytes");
+    }
+    place.write("job.toml", job("{ objects = \"in\" }", "dynamodb:table"));
+    let listed = estimate(&[]);
+    assert_eq!((&listed["items"], &listed["pages"]), (&3.into(), &1.into()));
+    assert_eq!(listed["itemsKnownBy"], "listed");
+    assert_eq!(
+        listed["objectsRead"]["s3Gets"], 0,
+        "what lies in directories: {listed}"
+    );
+
+    let usd = |estimated: &Value| estimated["usd"]["dynamodb"].as_f64().expect("a number");
+    let list = usd(&estimate(&["--items", "1000000"]));
+    place.write(
+        "prices.toml",
+        "write_unit_million_usd = 1.25\nread_unit_million_usd = 0.25\n",
+    );
+    let double = usd(&estimate(&[
+        "--items",
+        "1000000",
+        "--prices",
+        "prices.toml",
+    ]));
+    assert!((double - 2.0 * list).abs() < 1e-9, "{list}, {double}");
+    let free = [
+        "--write-unit-million-usd",
+        "0",
+        "--read-unit-million-usd",
+        "0",
+    ];
+    let args: Vec<&str> = ["--items", "1000000", "--prices", "prices.toml"]
+        .into_iter()
+        .chain(free)
+        .collect();
+    assert!(
+        usd(&estimate(&args)).abs() < 1e-9,
+        "options go before the file"
+    );
+    place.write("prices.toml", "write_units = 1");
+    let refused = place.trommel(&["estimate", "job.toml", "--prices", "prices.toml"]);
+    let refused = refused.exits(2).stderr;
+    assert!(refused.contains("unknown field"), "{refused}");
 }

@@ -182,25 +182,26 @@ fn the_readme_shows_what_happens() {
 }
 
 #[test]
-fn the_job_of_the_readme_is_a_job() {
+fn the_jobs_of_the_readme_are_jobs() {
     use trommel::job_file::{Executors, Overrides, ParseOptions, parse};
     let readme = readme();
     let jobs = blocks(&readme, "toml");
-    assert_eq!(jobs.len(), 1, "the README has one job");
+    assert_eq!(
+        jobs.len(),
+        2,
+        "the README has a job of files, and one of events"
+    );
     let options = ParseOptions {
         executors: Executors::Commands,
         cores: 2,
         overrides: Overrides::default(),
     };
-    let text = jobs[0].join("\n");
-    if let Err(errors) = parse(
-        &text,
-        "README.md",
-        Path::new("/"),
-        &|_: &str| None,
-        &options,
-    ) {
-        panic!("{errors}");
+    for job in jobs {
+        let text = job.join("\n");
+        let base = Path::new("/");
+        if let Err(errors) = parse(&text, "README.md", base, &|_: &str| None, &options) {
+            panic!("{errors}");
+        }
     }
 }
 

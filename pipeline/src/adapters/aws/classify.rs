@@ -126,6 +126,19 @@ impl Fault {
         self.reach == Reach::Answered(416)
     }
 
+    /// For people who set things up: what happened, and what to do.
+    pub(super) fn told(&self) -> String {
+        match self.verdict() {
+            Verdict::Unreachable => self.unreachable(),
+            Verdict::NotFound => self.helped(HELP_MISSING),
+            Verdict::Refused(help) => self.helped(help),
+            Verdict::Throttled | Verdict::Unclear => self.helped("try again"),
+            Verdict::Condition | Verdict::Conflict => {
+                self.helped("somebody else changes it: try again")
+            }
+        }
+    }
+
     /// In a table's words.
     pub(super) fn table(self) -> TableError {
         match self.verdict() {

@@ -33,6 +33,7 @@ pub struct Walk {
     prefix: String,
     has_versions: bool,
     next: Next,
+    last_key: Arc<[u8]>,
 }
 
 impl std::fmt::Debug for Walk {
@@ -64,6 +65,7 @@ impl Walk {
             // Where they are suspended, what is written now has none that events would name.
             has_versions: answer.status == Some(BucketVersioningStatus::Enabled),
             next: Next::Start,
+            last_key: Arc::default(),
         })
     }
 
@@ -80,6 +82,12 @@ impl Walk {
         } else {
             self.objects().await?
         };
+        // A key is shown once, also where an endpoint begins a page with the marker it was given (MiniStack does).
+        let is_first = |event: &ObjectEvent| event.key != self.last_key;
+        let objects: Vec<ObjectEvent> = objects.into_iter().filter(is_first).collect();
+        if let Some(last) = objects.last() {
+            self.last_key = last.key.clone();
+        }
         Ok(Some(objects))
     }
 

@@ -13,10 +13,9 @@ use serde_json::{Value, json};
 
 use super::queue::{self, Attributes};
 use super::{ApplyError, Deed, Found, notification, queue_policy};
-use crate::adapters::aws::classify::Fault;
+use crate::adapters::aws::classify::{Fault, Verdict};
 use crate::adapters::aws::config::Clients;
 use crate::core::id::JobName;
-use crate::ports::ObjectsError;
 
 /// A message that was received so often goes to the dead letters. Many, for a receive count is no count of attempts:
 /// a process that stops, a take-over, a queue that is full all add to it. What cannot be read is kept in the ledger
@@ -56,6 +55,22 @@ impl Ingest {
     /// How our statement in the queue's policy, and our notification, are named.
     pub(super) fn id(&self) -> String {
         format!("trommel-{}", self.job)
+    }
+
+    /// The bucket is the user's to make: told before anything else is made.
+    pub(super) async fn find_bucket(&self, clients: &Clients) -> Result<(), ApplyError> {
+        let what = format!("bucket `{}`", self.bucket);
+        match clients.s3.head_bucket().bucket(&self.bucket).send().await {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                let fault = Fault::of(&error);
+                if fault.verdict() == Verdict::NotFound {
+                    let why = "is not there: make it first, it is yours; or check its name";
+                    return Err(ApplyError::new(what, why));
+                }
+                Err(self.bucket_error(&fault))
+            }
+        }
     }
 
     pub(super) async fn go(
@@ -168,7 +183,7 @@ impl Ingest {
         }
         match ask().send().await {
             Ok(_) => Ok(None),
-            Err(error) => Err(self.bucket_error(Fault::of(&error))),
+            Err(error) => Err(self.bucket_error(&Fault::of(&error))),
         }
     }
 
@@ -183,7 +198,7 @@ impl Ingest {
         let what = format!("notification `{}` of bucket `{}`", self.id(), self.bucket);
         let ours = notification::ours(&self.id(), arn, &self.prefix);
         let have = configured(clients, &self.bucket).await;
-        let have = have.map_err(|fault| self.bucket_error(fault))?;
+        let have = have.map_err(|fault| self.bucket_error(&fault))?;
         let had = have.queue_configurations().iter();
         let is_new = !had.map(|one| one.id()).any(|id| id == ours.id());
         let Some(merged) = notification::merged(have, ours) else {
@@ -221,25 +236,22 @@ impl Ingest {
             };
             let not_yet = fault.text.contains("validate the following destination");
             if !not_yet || begun.elapsed() >= POLICY_KNOWN_WITHIN {
-                return Err(self.bucket_error(fault));
+                return Err(self.bucket_error(&fault));
             }
             tokio::time::sleep(TRY_EVERY).await;
         }
     }
 
-    fn bucket_error(&self, fault: Fault) -> ApplyError {
-        let place = format!("bucket `{}`", self.bucket);
+    fn bucket_error(&self, fault: &Fault) -> ApplyError {
         let overlaps = fault.text.contains("overlap") || fault.text.contains("ambiguous");
-        let error = fault.objects(place.clone(), ObjectsError::Changed);
         let help = if overlaps {
-            "; another notification of this bucket tells of the same keys: S3 takes one only. Remove it, or have it \
-             send to SNS or EventBridge and those to the queue"
+            "; another notification of this bucket tells of the same keys, and S3 takes one only: remove it, or have \
+             it send to SNS or EventBridge and those to the queue"
         } else {
             ""
         };
-        let why = error.to_string();
-        let why = why.strip_prefix(&format!("{place}: ")).unwrap_or(&why);
-        ApplyError::new(place, format!("{why}{help}"))
+        let why = format!("{}{help}", fault.told());
+        ApplyError::new(format!("bucket `{}`", self.bucket), why)
     }
 }
 

@@ -173,6 +173,9 @@ impl Blueprint {
     }
 
     async fn go(&self, clients: &Clients, deed: Deed) -> Result<Found, ApplyError> {
+        if let Some(ingest) = &self.ingest {
+            ingest.find_bucket(clients).await?;
+        }
         let mut found = Found::default();
         if let Some(table) = &self.table {
             table::go(clients, table, deed, &mut found).await?;

@@ -154,7 +154,7 @@ pub(super) async fn set(
 }
 
 fn failed(place: &str, fault: Fault) -> ApplyError {
-    ApplyError::new(format!("queue `{}`", name_of(place)), fault.queue())
+    ApplyError::new(format!("queue `{}`", name_of(place)), fault.told())
 }
 
 /// The wanted attributes that the queue does not have so.

@@ -86,7 +86,7 @@ pub(in crate::adapters::aws) async fn state(
         Err(error) if is_code(&error, &["ResourceNotFoundException"]) => {
             return Ok(TableState::Missing);
         }
-        Err(error) => return Err(ApplyError::new(what, Fault::of(&error).table())),
+        Err(error) => return Err(ApplyError::new(what, Fault::of(&error).told())),
     };
     let Some(table) = table else {
         return Ok(TableState::Missing);
@@ -192,7 +192,7 @@ fn failed<E>(
 where
     E: aws_sdk_dynamodb::error::ProvideErrorMetadata + std::error::Error + 'static,
 {
-    ApplyError::new(format!("table `{name}`"), Fault::of(error).table())
+    ApplyError::new(format!("table `{name}`"), Fault::of(error).told())
 }
 
 fn text_attribute(name: &str) -> AttributeDefinition {

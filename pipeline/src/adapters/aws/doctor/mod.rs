@@ -10,7 +10,7 @@ mod ledger;
 use serde::Serialize;
 
 use super::blueprint::ApplyError;
-use super::classify::{Fault, Verdict};
+use super::classify::Fault;
 use super::config::Clients;
 use crate::core::job::{InputSpec, Job, Location};
 use crate::ports::Clock;
@@ -117,22 +117,12 @@ fn places(job: &Job) -> Vec<(&'static str, Location)> {
     placed.collect()
 }
 
-/// A thing that could not be looked at.
+/// A thing that could not be looked at: what happened says what to do.
 fn unlooked(what: impl Into<String>, error: &ApplyError) -> Check {
-    let help = "check AWS_ENDPOINT_URL, region, credentials, and that they may look at it";
-    Check::fail(what, error.why.clone(), help)
+    Check::new(Health::Fail, what, error.why.clone())
 }
 
 /// A request that failed, as a check.
 fn refused(what: impl Into<String>, fault: &Fault) -> Check {
-    let help = match fault.verdict() {
-        Verdict::Refused(help) => help,
-        Verdict::NotFound => "it is not there: check its name, the region and the account",
-        Verdict::Condition
-        | Verdict::Conflict
-        | Verdict::Throttled
-        | Verdict::Unclear
-        | Verdict::Unreachable => "try again; check AWS_ENDPOINT_URL and the network",
-    };
-    Check::fail(what, fault.text.clone(), help)
+    Check::new(Health::Fail, what, fault.told())
 }
