@@ -197,6 +197,7 @@ impl Builder {
             text,
             crash_at: None,
             own: Some(own),
+            ground: None,
         }
         .run()
     }
