@@ -36,9 +36,11 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// come within 90 s more, then all items may run one after the other.
 const CALM_MAX: Duration = Duration::from_mins(40);
 
-/// The same on a ground in real time, where each second of it is waited for: sessions die and messages come
-/// back in it, and few items are left.
-const CALM_MAX_AWAY: Duration = Duration::from_mins(6);
+/// The same on a ground in real time, where each second is waited for: so many durations of a session …
+const CALM_SESSIONS_AWAY: u32 = 12;
+
+/// … and what a finalizer waits for those who may still settle.
+const CALM_MORE_AWAY: Duration = Duration::from_mins(2);
 
 /// A run is resumed so often; one that pauses by breach again and again is left PAUSED.
 const RESUMES_MAX: u32 = 3;
@@ -180,7 +182,10 @@ impl Play<'_> {
             cluster: &cluster,
             resumed: 0,
             leaving: BTreeSet::new(),
-            calm_max: self.ground.as_ref().map_or(CALM_MAX, |_| CALM_MAX_AWAY),
+            calm_max: match self.ground {
+                Some(_) => session * CALM_SESSIONS_AWAY + CALM_MORE_AWAY,
+                None => CALM_MAX,
+            },
         };
         let mut oracle = Oracle::new(&sim, &cluster, self.is_small());
         if self.own.is_some() {
