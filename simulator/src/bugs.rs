@@ -53,9 +53,9 @@ pub struct Table {
 }
 
 /// Each must be woken by some mistake.
-const ORACLES: [&str; 16] = [
-    "S1", "S2", "S3", "S4", "S6", "S7", "S8", "S9", "S10", "S11", "L1", "L2", "L4", "L5", "L6",
-    "L7",
+const ORACLES: [&str; 19] = [
+    "S1", "S2", "S3", "S4", "S5", "S6", "S7", "S8", "S9", "S10", "S11", "S12", "L1", "L2", "L3",
+    "L4", "L5", "L6", "L7",
 ];
 
 /// Seeds that are run after a mistake was found, to see which oracles speak of it.

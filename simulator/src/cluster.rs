@@ -5,7 +5,7 @@
 //! it is asked to stop. What is promised of all of it is checked by whoever owns the cluster.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
@@ -18,11 +18,13 @@ use trommel::core::id::{RunId, SessionId};
 use trommel::core::item::{Input, Object};
 use trommel::core::job::{InputSpec, Job, Location};
 use trommel::core::lane::Lane;
+use trommel::core::mark::Sequencer;
 use trommel::core::run::{BreachStops, Limits, RunStatus};
 use trommel::ledger::{Ledger, NewRun, RunRow};
 use trommel::ports::table::TableProfile;
 use trommel::ports::{Executor, Objects, ObjectsError, Queue};
 use trommel::shell::finalizer::compile;
+use trommel::shell::intake::{Ingest, IngestParts};
 use trommel::shell::report::RunReader;
 use trommel::shell::{Env, OpenRun, OpenedRun, Session, SessionEnd, Settings, Stores};
 
@@ -101,6 +103,8 @@ struct Inner {
     executors: Executors,
     table: Arc<TableModel>,
     queues: BTreeMap<Lane, Arc<QueueModel>>,
+    /// Event mode: where notifications go.
+    ingest: Arc<QueueModel>,
     service: Node,
     behaviour: Mutex<Behaviour>,
     injector: Arc<Injector>,
@@ -110,6 +114,8 @@ struct Inner {
     watch: Arc<Watch>,
     opened: AtomicU64,
     watchers: AtomicU64,
+    /// Whether objects of the scratch place can grow.
+    appends: AtomicBool,
 }
 
 /// The key that the input is read from; of none, all of them.
@@ -117,7 +123,7 @@ fn input_key(input: &InputSpec) -> Vec<u8> {
     let location = match input {
         InputSpec::Objects(place) => Some(place),
         InputSpec::Jsonl(file) | InputSpec::Json(file) | InputSpec::Csv { file, .. } => Some(file),
-        InputSpec::Inline(_) | InputSpec::Range { .. } => None,
+        InputSpec::Inline(_) | InputSpec::Range { .. } | InputSpec::Events(_) => None,
     };
     match location {
         Some(Location::S3 { key, .. }) => key.clone().into_bytes(),
@@ -171,6 +177,10 @@ impl Cluster {
             }
             None => QueueModel::new(lane.as_str(), &service, injector.clone()),
         };
+        let ingest = match &ground {
+            Some(ground) => QueueModel::away("ingest", ground.ingest.clone(), injector.clone()),
+            None => QueueModel::new("ingest", &service, injector.clone()),
+        };
         let queues = Lane::ALL.into_iter().map(|lane| (lane, queue(lane)));
         let queues = queues.collect();
         let store = |of: fn(&Ground) -> &Arc<dyn Objects>| -> Arc<dyn Objects> {
@@ -194,6 +204,7 @@ impl Cluster {
             results: store(|ground| &ground.results),
             executors,
             table,
+            ingest,
             queues,
             service,
             behaviour: Mutex::new(calm),
@@ -203,6 +214,7 @@ impl Cluster {
             watch,
             opened: AtomicU64::default(),
             watchers: AtomicU64::default(),
+            appends: AtomicBool::new(true),
         };
         let inner = Arc::new(inner);
         let cluster = Arc::downgrade(&inner);
@@ -271,6 +283,24 @@ impl Cluster {
     /// Input and scratch.
     pub fn stores(&self) -> &Stores {
         &self.inner.stores
+    }
+
+    /// The stores of one window: each has a scratch place of its own.
+    pub fn stores_of(&self, run: &RunId) -> Stores {
+        Stores {
+            scratch_prefix: format!("scratch/{run}/").into_bytes(),
+            ..self.inner.stores.clone()
+        }
+    }
+
+    /// Event mode: where notifications go.
+    pub fn ingest(&self) -> &Arc<QueueModel> {
+        &self.inner.ingest
+    }
+
+    /// From now on objects of the scratch place do not grow, as on S3.
+    pub fn scratch_is_like_s3(&self) {
+        self.inner.appends.store(false, Ordering::Relaxed);
     }
 
     /// Result files.
@@ -342,7 +372,13 @@ impl Cluster {
     /// # Panics
     /// The run is there already.
     pub async fn create_run(&self) {
-        let new = NewRun {
+        let created = self.ledger().create_run(&self.new_run()).await;
+        created.expect("the table is empty, and its quiet way has no faults");
+    }
+
+    /// What a run starts with.
+    fn new_run(&self) -> NewRun {
+        NewRun {
             id: self.run(),
             job: self.inner.job.name.clone(),
             job_text: String::new(),
@@ -354,9 +390,7 @@ impl Cluster {
                 breach_stops: BreachStops::AtOnce,
             },
             created: self.inner.service.runtime().clock.now(),
-        };
-        let created = self.ledger().create_run(&new).await;
-        created.expect("the table is empty, and its quiet way has no faults");
+        }
     }
 
     /// Starts a process on a node: it works on the run, in its role, until it has ended.
@@ -445,7 +479,7 @@ impl Cluster {
             Failure::new(class, error.to_string())
         };
         let pin = Some(&object.pin);
-        let reader = link.get(&object.key, 0, None, pin).await;
+        let reader = link.get(&object.store_key(), 0, None, pin).await;
         let mut bytes = Vec::new();
         let mut reader = reader.map_err(failed)?;
         let read = reader.read_to_end(&mut bytes).await;
@@ -470,9 +504,13 @@ impl Opener {
             ObjectsLink::new(store.clone(), &self.node, injector)
         };
         let input = link(&inner.stores.input).told_to(inner.watch.clone());
+        let mut scratch = link(&inner.stores.scratch);
+        if !inner.appends.load(Ordering::Relaxed) {
+            scratch = scratch.without_append();
+        }
         Stores {
             input: Arc::new(input),
-            scratch: Arc::new(link(&inner.stores.scratch)),
+            scratch: Arc::new(scratch),
             ..inner.stores.clone()
         }
     }
@@ -480,14 +518,18 @@ impl Opener {
 
 #[async_trait]
 impl OpenRun for Opener {
-    async fn open(&self, _: &RunRow) -> Result<OpenedRun, String> {
+    async fn open(&self, row: &RunRow) -> Result<OpenedRun, String> {
         let job = self.cluster.inner.job.clone();
         let handler = self.cluster.executor(&self.node);
         let has_lane = |lane: &Lane| job.lane(*lane).is_some();
         let lanes = Lane::ALL.into_iter().filter(has_lane);
+        let mut stores = self.stores();
+        if row.window.is_some() {
+            stores.scratch_prefix = self.cluster.stores_of(&row.id).scratch_prefix;
+        }
         Ok(OpenedRun {
             executors: lanes.map(|lane| (lane, handler.clone())).collect(),
-            stores: self.stores(),
+            stores,
             job,
         })
     }
@@ -610,8 +652,39 @@ impl Process {
             Role::All | Role::Worker => &Lane::ALL[..],
             Role::Router => &[],
         };
-        let started = Session::start(env, lanes, self.node.name()).await;
+        let started = match self.ingest() {
+            Some(ingest) if self.role != Role::Worker => {
+                Session::serve(env, lanes, self.node.name(), ingest).await
+            }
+            Some(_) | None => Session::start(env, lanes, self.node.name()).await,
+        };
         started.map_err(|error| error.to_string())
+    }
+
+    /// What event mode needs, where it is.
+    fn ingest(&self) -> Option<Arc<Ingest>> {
+        let inner = &self.cluster.inner;
+        let InputSpec::Events(events) = &inner.job.input else {
+            return None;
+        };
+        let injector = inner.injector.clone();
+        let results = ObjectsLink::new(inner.results.clone(), &self.node, injector);
+        let results: Arc<dyn Objects> = Arc::new(results);
+        Some(Ingest::new(IngestParts {
+            job: inner.job.clone(),
+            events: events.clone(),
+            template: self.cluster.new_run(),
+            queue: Arc::new(inner.ingest.link(&self.node)),
+            sequencer: events.sequencer.unwrap_or(Sequencer::Ignored),
+            results: inner.job.results.is_some().then_some((results, Vec::new())),
+            own_places: Vec::new(),
+        }))
+    }
+
+    /// Whether it works until it is told to stop: a worker, and whoever serves.
+    fn is_endless(&self) -> bool {
+        let serves = matches!(self.cluster.inner.job.input, InputSpec::Events(_));
+        serves || self.role == Role::Worker
     }
 
     async fn one_session(&self) -> Result<RunStatus, String> {
@@ -620,23 +693,22 @@ impl Process {
             session.env().drain.cancel();
         }
         let env = session.env().clone();
-        let driven = match self.role {
-            Role::All | Role::Router => session.drive(&self.cluster.run()).await,
-            Role::Worker => {
-                tokio::select! {
-                    biased;
-                    () = env.kill.cancelled() => {}
-                    () = env.drain.cancelled() => {}
-                }
-                Ok(RunStatus::Running)
+        let driven = if self.is_endless() {
+            tokio::select! {
+                biased;
+                () = env.kill.cancelled() => {}
+                () = env.drain.cancelled() => {}
             }
+            Ok(RunStatus::Running)
+        } else {
+            session.drive(&self.cluster.run()).await
         };
         match session.close().await {
             SessionEnd::Closed => self.node.trace(&"its session is closed"),
             SessionEnd::Lost => self.node.trace(&"its session was lost"),
         }
         driven.map_err(|error| error.to_string())?;
-        if self.role == Role::Worker {
+        if self.is_endless() {
             return Ok(RunStatus::Running);
         }
         let row = env.ledger.run(&self.cluster.run()).await;

@@ -16,6 +16,7 @@ pub mod corpus;
 #[cfg(feature = "localstack")]
 pub mod emulator;
 pub mod entropy;
+pub mod events;
 pub mod exec;
 pub mod halt;
 pub mod node;

@@ -553,6 +553,11 @@ impl<'a> Oracle<'a> {
         Ok(left.then(|| format!("{} lent, {live:?} live", pool.lent)))
     }
 
+    /// So much was compared, and held.
+    pub fn counted(&mut self, oracle: &'static str, compared: u64) {
+        self.holds(oracle, compared, None);
+    }
+
     /// Notes what a check outside found.
     pub fn note(&mut self, oracle: &'static str, broken: Option<String>) {
         self.holds(oracle, 1, broken);

@@ -76,9 +76,6 @@ impl Operation {
         Self::Call,
     ];
 
-    /// Those that the pipeline does not call: for ingest queues, and for stores that others write to.
-    pub const UNUSED: [Self; 2] = [Self::QueueChangeVisibility, Self::ObjectsPutIfAbsent];
-
     /// The kinds of fault that its service documents.
     pub fn faults(self) -> &'static [Kind] {
         use Kind::{

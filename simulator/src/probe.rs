@@ -79,6 +79,8 @@ probes! {
     Dropped = "a call was dropped before its end",
     /// In the ledger.
     SettledInParts = "a page was settled in several writes",
+    /// In event mode.
+    Windows = "events came into more than one window",
     /// With a manifest.
     Compiled = "result files were compiled",
 }

@@ -1,5 +1,7 @@
 //! Carries out a scenario: chaos first, then everything is healed and the run must come to its end.
 
+mod serving;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -175,6 +177,9 @@ impl Play<'_> {
         let cluster = self.cluster(&sim);
         let session = scenario.tuning.settings().session_duration;
         cluster.injector().set_session(session);
+        if !scenario.tuning.appends {
+            cluster.scratch_is_like_s3();
+        }
         let mut stage = Stage {
             scenario,
             own: self.own.as_ref(),
@@ -199,13 +204,14 @@ impl Play<'_> {
         }
         let halted = stage.play(&mut oracle, crash_at).err();
         oracle.at_any_time();
+        let serves = scenario.events.is_some();
         // What a service elsewhere bills is not seen here.
-        if self.ground.is_none() {
+        if self.ground.is_none() && !serves {
             oracle.busy_loops(scenario.workers, sim.now().since(Tick::default()));
         }
         // Each of them may end a session, or make an outcome's writing fail for long.
         let losses = cluster.injector().struck() + scenario.troubles.len();
-        if self.own.is_none() {
+        if self.own.is_none() && !serves {
             oracle.retries(scenario.tuning.retries, losses as u64);
         }
         let status = stage.status().ok();
@@ -271,6 +277,9 @@ struct Stage<'a> {
 
 impl Stage<'_> {
     fn play(&mut self, oracle: &mut Oracle<'_>, crash_at: Option<(u64, Kind)>) -> Result<(), Halt> {
+        if let Some(mode) = self.scenario.events {
+            return self.play_events(oracle, mode, crash_at);
+        }
         self.prepare()?;
         self.cluster.injector().crash_at(crash_at);
         self.cluster.set_faults(self.scenario.faults.source());
@@ -294,14 +303,7 @@ impl Stage<'_> {
 
     fn prepare(&self) -> Result<(), Halt> {
         let workload = self.scenario.workload;
-        for clock in &self.scenario.clocks {
-            let skew = Skew {
-                offset_ms: clock.offset_ms,
-                drift_ppm: clock.drift_ppm,
-            };
-            self.sim.skew(&clock.node, skew);
-        }
-        self.sim.set_schedule(self.scenario.schedule);
+        self.set_clocks();
         self.sim.block_on(async {
             if workload.lines {
                 self.put_lines().await;
@@ -315,6 +317,17 @@ impl Stage<'_> {
         })?;
         self.cluster.set_behaviour(self.scenario.handler);
         Ok(())
+    }
+
+    fn set_clocks(&self) {
+        for clock in &self.scenario.clocks {
+            let skew = Skew {
+                offset_ms: clock.offset_ms,
+                drift_ppm: clock.drift_ppm,
+            };
+            self.sim.skew(&clock.node, skew);
+        }
+        self.sim.set_schedule(self.scenario.schedule);
     }
 
     /// Writes the so many-th object, for the first time or again.
@@ -469,6 +482,7 @@ impl Stage<'_> {
                     deleted.expect("memory deletes all");
                 }
             }
+            Happening::Pause if self.scenario.events.is_some() => self.pause_window()?,
             Happening::Pause => {
                 let (ledger, run) = (self.cluster.ledger(), self.cluster.run());
                 let wished = self
@@ -486,6 +500,7 @@ impl Stage<'_> {
     fn end(&mut self, trouble: &Trouble) -> Result<(), Halt> {
         match trouble.what {
             Happening::Crash | Happening::Drain => self.start(&trouble.node),
+            Happening::Pause if self.scenario.events.is_some() => self.resume_windows()?,
             Happening::Pause => self.resume()?,
             Happening::Freeze
             | Happening::Cut
@@ -522,6 +537,9 @@ impl Stage<'_> {
     }
 
     fn status(&self) -> Result<RunStatus, Halt> {
+        if self.scenario.events.is_some() {
+            return self.worst_of_windows();
+        }
         let (ledger, run) = (self.cluster.ledger(), self.cluster.run());
         let row = self.sim.block_on(async { ledger.run(&run).await })?;
         Ok(row.map_or(RunStatus::Running, |row| row.state.status))

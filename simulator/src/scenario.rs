@@ -12,12 +12,13 @@ use trommel::core::job::{
     ExecutorSpec, GRACE_DEFAULT, InputSpec, Job, LaneSpec, LedgerUri, Location, OnBreach,
     OutputMode,
 };
-use trommel::core::retry::{Errors, Jitter, RetryRule};
+use trommel::core::retry::{CatchRule, Errors, Jitter, RetryRule, Then};
 use trommel::core::tolerance::{Percent, Tolerance};
 use trommel::shell::Settings;
 
 use crate::cluster::Behaviour;
 use crate::entropy::{Seed, Stream};
+use crate::events::EventMode;
 use crate::point::{Kind, Point};
 use crate::schedule::Schedule;
 use crate::services::{Rates, Source};
@@ -70,6 +71,9 @@ pub struct Scenario {
     /// The last redrive takes what failed, and nothing that is pending.
     #[serde(default)]
     pub redrive_failed_only: bool,
+    /// The input is a bucket's events.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub events: Option<EventMode>,
     /// What this scenario is kept for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expect: Option<Expect>,
@@ -122,9 +126,17 @@ pub struct Tuning {
     /// Result files are compiled at the end.
     #[serde(default)]
     pub results: bool,
+    /// Objects of the scratch place can grow, as files do; S3's cannot.
+    #[serde(default = "as_before")]
+    pub appends: bool,
     /// A session that is silent for so long, in seconds, is dead.
     #[serde(default = "session_seconds")]
     pub session_seconds: u32,
+}
+
+/// What scenarios were kept with that do not say.
+fn as_before() -> bool {
+    true
 }
 
 /// What production has.
@@ -422,6 +434,7 @@ impl Scenario {
             interval_ms: [0, 500, 500, 3_000, 8_000, 40_000][chance.below(6) as usize],
             pauses: chance.chance(150_000),
             results: chance.chance(500_000),
+            appends: chance.chance(250_000),
             session_seconds: [6, 10, 10, 10, 30][chance.below(5) as usize],
         };
         let session_ms = u64::from(tuning.session_seconds) * 1000;
@@ -453,6 +466,7 @@ impl Scenario {
             Profile::Swarm => clocks(chance, workers),
             Profile::Low | Profile::None => Vec::new(),
         };
+        let events = chance.chance(250_000).then(|| EventMode::generate(chance));
         Self {
             v: VERSION,
             why: None,
@@ -473,6 +487,7 @@ impl Scenario {
             chaos_seconds: 3 * u64::from(tuning.session_seconds),
             redrives: chance.below(8).saturating_sub(5) as u32,
             redrive_failed_only: chance.chance(300_000),
+            events,
             expect: None,
         }
     }
@@ -516,7 +531,10 @@ impl Scenario {
             function,
             container: Some(lane(None)),
             retry,
-            catch: Vec::new(),
+            catch: match self.events {
+                Some(_) => vec![superseded()],
+                None => Vec::new(),
+            },
         }
     }
 
@@ -525,7 +543,9 @@ impl Scenario {
             bucket: "input".to_owned(),
             key: key.to_owned(),
         };
-        if self.workload.lines {
+        if let Some(events) = &self.events {
+            InputSpec::Events(events.spec())
+        } else if self.workload.lines {
             InputSpec::Jsonl(of(LINES_KEY))
         } else {
             InputSpec::Objects(of(""))
@@ -580,6 +600,14 @@ impl Scenario {
     pub fn to_json(&self) -> String {
         let text = serde_json::to_string_pretty(self);
         text.expect("a scenario is plain data") + "\n"
+    }
+}
+
+/// What job files with events bring with them.
+fn superseded() -> CatchRule {
+    CatchRule {
+        errors: Errors::Any(vec![Class::SourceChanged]),
+        then: Then::Skip,
     }
 }
 

@@ -92,16 +92,12 @@ pub struct Found {
 impl Found {
     /// Pairs that never struck.
     pub fn pairs_missed(&self) -> BTreeSet<(Operation, Kind)> {
-        let used = |operation: &Operation| !Operation::UNUSED.contains(operation);
-        let all = Operation::ALL
-            .into_iter()
-            .filter(used)
-            .flat_map(|operation| {
-                operation
-                    .faults()
-                    .iter()
-                    .map(move |kind| (operation, *kind))
-            });
+        let all = Operation::ALL.into_iter().flat_map(|operation| {
+            operation
+                .faults()
+                .iter()
+                .map(move |kind| (operation, *kind))
+        });
         all.filter(|pair| !self.pairs.contains_key(pair)).collect()
     }
 

@@ -93,6 +93,8 @@ pub enum LogFormat {
 pub enum Command {
     /// Start a new run of a job and watch it
     Run(RunArgs),
+    /// Take in the events of a job until told to stop: each window is a run
+    Serve(ServeArgs),
     /// Help a run that is going on: take work of one lane until told to stop
     Worker(WorkerArgs),
     /// Show how a run stands
@@ -170,6 +172,19 @@ pub struct RunArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_concurrency: Option<u32>,
     /// What this process does: all, or router (reads, routes and judges; calls are left to `worker`s)
+    #[arg(long, value_name = "ROLE", default_value = "all", value_parser = role)]
+    pub role: Role,
+}
+
+/// `serve`.
+#[derive(Clone, Debug, Args)]
+#[command(
+    after_help = "Examples:\n  trommel serve photos.toml\n  trommel serve photos.toml --role router"
+)]
+pub struct ServeArgs {
+    /// The job file: its input is events = "sqs:QUEUE"
+    pub job: PathBuf,
+    /// What this process does: all, or router (takes in, judges, compiles; calls are left to `worker`s)
     #[arg(long, value_name = "ROLE", default_value = "all", value_parser = role)]
     pub role: Role,
 }

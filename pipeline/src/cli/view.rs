@@ -13,6 +13,7 @@ use crate::core::outcome::{ItemCounts, Outcome};
 pub use crate::core::run::RunStatus;
 use crate::core::time::Timestamp;
 use crate::core::tolerance::Tolerance;
+use crate::ledger::IntakeCounts;
 
 use super::text;
 
@@ -40,6 +41,9 @@ pub struct Snapshot {
     pub total_is_final: bool,
     /// Messages that could not be parsed (event mode).
     pub quarantined: u64,
+    /// What was met in the ingest queue (event mode).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub intake: Option<IntakeCounts>,
     /// What it may have.
     #[serde(flatten, serialize_with = "tolerance")]
     pub tolerance: Tolerance,

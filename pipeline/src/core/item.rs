@@ -1,9 +1,12 @@
 //! What an item is: an object in a store, or a value from a file, a list, a range.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use base64::Engine as _;
 use serde::{Deserialize, Serialize};
+
+use super::event::store_key;
 
 /// One item may be at most this long as JSON; Distributed Map reads items of up to 8 MB
 /// ("ItemReader", quotas).
@@ -23,6 +26,8 @@ pub struct Pin {
 /// An object named by a listing. Its key is opaque bytes, never a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Object {
+    /// Its bucket, where the store holds several: event mode's does.
+    pub bucket: Option<Arc<str>>,
     /// The key, relative to the store (a bucket, or the directory that was named as input).
     pub key: Arc<[u8]>,
     /// Its size when it was listed.
@@ -86,6 +91,8 @@ const OBJECT_FIELDS_BYTES: usize = 64;
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct ObjectJson {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    bucket: Option<Arc<str>>,
     key: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     key_base64: Option<String>,
@@ -96,6 +103,14 @@ struct ObjectJson {
 }
 
 impl Object {
+    /// Its key in the store that it is read from: `bucket/key` where that holds several buckets.
+    pub fn store_key(&self) -> Cow<'_, [u8]> {
+        match &self.bucket {
+            Some(bucket) => Cow::Owned(store_key(bucket, &self.key)),
+            None => Cow::Borrowed(&self.key),
+        }
+    }
+
     /// The JSON form that handlers get and frozen parts keep.
     pub fn to_json(&self) -> String {
         let (key, key_base64) = match std::str::from_utf8(&self.key) {
@@ -106,6 +121,7 @@ impl Object {
             ),
         };
         let json = ObjectJson {
+            bucket: self.bucket.clone(),
             key,
             key_base64,
             size: self.size_bytes,
@@ -128,6 +144,7 @@ impl Object {
             None => json.key.into_bytes(),
         };
         Ok(Self {
+            bucket: json.bucket,
             key: key.into(),
             size_bytes: json.size,
             pin: Pin {
@@ -147,7 +164,7 @@ mod tests {
         #[test]
         fn an_object_of_any_key_reads_back(key in proptest::collection::vec(any::<u8>(), 0..64), size: u64) {
             let pin = Pin { etag: "\"abc\"".into(), version: None };
-            let object = Object { key: key.into(), size_bytes: size, pin };
+            let object = Object { bucket: None, key: key.into(), size_bytes: size, pin };
             prop_assert_eq!(Object::from_json(&object.to_json()), Ok(object));
         }
     }

@@ -5,8 +5,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::event::Keys;
 use super::id::JobName;
 use super::lane::{Lane, SizeRule};
+use super::mark::Sequencer;
 use super::retry::{CatchRule, RetryRule};
 use super::tolerance::{FailFast, Tolerance};
 
@@ -127,7 +129,72 @@ pub enum InputSpec {
         /// One past the last.
         end: i64,
     },
+    /// Objects as they come to be, without end.
+    Events(EventsSpec),
 }
+
+impl InputSpec {
+    /// Whether its items are objects, which have sizes.
+    pub fn is_objects(&self) -> bool {
+        match self {
+            Self::Objects(_) | Self::Events(_) => true,
+            Self::Jsonl(_)
+            | Self::Csv { .. }
+            | Self::Json(_)
+            | Self::Inline(_)
+            | Self::Range { .. } => false,
+        }
+    }
+}
+
+/// Events as input.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventsSpec {
+    /// The ingest queue's name, or its URL.
+    pub queue: String,
+    /// The bucket that sends; named for what sets up, checks and reconciles. Events of others are taken too.
+    pub bucket: Option<String>,
+    /// Only keys that begin so are work.
+    pub prefix: String,
+    /// How long a window is: each is a run.
+    pub window: Duration,
+    /// Whether duplicates and late events are told apart by marks.
+    pub dedupe: Dedupe,
+    /// Whether sequencers are believed; none: on AWS they are, elsewhere not.
+    pub sequencer: Option<Sequencer>,
+    /// How keys are spelled.
+    pub keys: Keys,
+    /// What becomes of an item whose object is gone.
+    pub missing: Missing,
+    /// With so many items pending nothing more is received.
+    pub pending_max: u64,
+}
+
+/// Whether marks are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dedupe {
+    /// A mark an object: one write an event.
+    On,
+    /// What comes twice is run twice.
+    Off,
+}
+
+/// What becomes of an item whose object is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// It fails.
+    Fail,
+    /// It is skipped.
+    Skip,
+    /// It is tried again for a while, then it fails.
+    Retry,
+}
+
+/// The default of [`EventsSpec::pending_max`]: a thousand pages of small items.
+pub const PENDING_MAX_DEFAULT: u64 = 100_000;
+
+/// The default of [`EventsSpec::window`].
+pub const WINDOW_DEFAULT: Duration = Duration::from_secs(3600);
 
 /// Where a CSV file's header is.
 #[derive(Clone, Debug, PartialEq, Eq)]

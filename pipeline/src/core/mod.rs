@@ -8,11 +8,13 @@
 //! [`run`] is its frame, [`tolerance`], [`retry`] and [`redrive`] are the promises made to users.
 
 pub mod class;
+pub mod event;
 pub mod id;
 pub mod invariant;
 pub mod item;
 pub mod job;
 pub mod lane;
+pub mod mark;
 pub mod outcome;
 pub mod packing;
 pub mod page;
@@ -25,4 +27,5 @@ pub mod run;
 pub mod tally;
 pub mod time;
 pub mod tolerance;
+pub mod window;
 pub mod work;

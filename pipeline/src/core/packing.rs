@@ -130,6 +130,7 @@ mod tests {
             version: None,
         };
         Arc::new(Input::Object(Object {
+            bucket: None,
             key: b"k".as_slice().into(),
             size_bytes,
             pin,

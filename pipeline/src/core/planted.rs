@@ -89,11 +89,31 @@ pub enum Bug {
     SweepsWithoutPause,
     /// Every beat carries as much text as a job file may have (L7).
     BeatsCarryTheJob,
+    /// A mark is written whatever is there: a duplicate is taken twice (S1).
+    MarksUnconditional,
+    /// An event that came after a later one of its key is taken (E1).
+    LateTaken,
+    /// A mark of an intake that never became ready counts as taken in (E1).
+    DuplicatesTrusted,
+    /// What an intake marked is passed on while it may yet become ready (E1).
+    IntakesNotVoided,
+    /// Messages are deleted before what they told is ready (S5).
+    DeletedBeforeReady,
+    /// An intake becomes ready in a window that is sealed (S3).
+    SealOverlooked,
+    /// A window's total is what was taken in before it was sealed (S3).
+    SealedTooEarly,
+    /// An intake counts one item less than it takes in (S3).
+    TakenUncounted,
+    /// Two intakes may use the same part number (S3).
+    PartsUnnumbered,
+    /// Both lanes of a session write output parts of the same names (S2).
+    OutputsOverwritten,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 41] = [
+    pub const ALL: [Self; 51] = [
         Self::UnfencedWrites,
         Self::LeaseKeepsEpoch,
         Self::PagesMadeTwice,
@@ -135,6 +155,16 @@ impl Bug {
         Self::RefreshUnasked,
         Self::SweepsWithoutPause,
         Self::BeatsCarryTheJob,
+        Self::MarksUnconditional,
+        Self::LateTaken,
+        Self::DuplicatesTrusted,
+        Self::IntakesNotVoided,
+        Self::DeletedBeforeReady,
+        Self::SealOverlooked,
+        Self::SealedTooEarly,
+        Self::TakenUncounted,
+        Self::PartsUnnumbered,
+        Self::OutputsOverwritten,
     ];
 
     /// Its name on the command line.
@@ -181,6 +211,16 @@ impl Bug {
             Self::CompiledWhileHeld => "compiled-while-held",
             Self::OutputsForgotten => "outputs-forgotten",
             Self::BeatsCarryTheJob => "beats-carry-the-job",
+            Self::MarksUnconditional => "marks-unconditional",
+            Self::LateTaken => "late-taken",
+            Self::DuplicatesTrusted => "duplicates-trusted",
+            Self::IntakesNotVoided => "intakes-not-voided",
+            Self::DeletedBeforeReady => "deleted-before-ready",
+            Self::SealOverlooked => "seal-overlooked",
+            Self::SealedTooEarly => "sealed-too-early",
+            Self::TakenUncounted => "taken-uncounted",
+            Self::PartsUnnumbered => "parts-unnumbered",
+            Self::OutputsOverwritten => "outputs-overwritten",
         }
     }
 

@@ -22,10 +22,10 @@ pub(super) fn lanes(
     container: &ReadLane,
     input: &InputSpec,
 ) {
-    let InputSpec::Objects(_) = input else {
+    if !input.is_objects() {
         // Rows and values always come to the function lane; the container lane takes what escalates.
         return;
-    };
+    }
     let Some(function_max) = function.spec.object_bytes_max else {
         let message = "[function] takes objects of any size, so that none ever reaches [container]";
         let help = "add max_object = \"64 MiB\" to [function]: larger ones go to [container]";
@@ -48,9 +48,8 @@ pub(super) fn batch_arguments(reading: &mut Reading<'_>, function: &ReadLane, in
     let ExecutorSpec::Command { argv, .. } = &function.spec.executor else {
         return;
     };
-    let is_objects = matches!(input, InputSpec::Objects(_));
     let names_path = argv.iter().any(|argument| argument.contains("{path}"));
-    if is_objects && names_path && function.spec.max_items_per_batch > 1 {
+    if input.is_objects() && names_path && function.spec.max_items_per_batch > 1 {
         let message = "a call that carries many items has no one `{path}`";
         let help =
             "read the items from standard input, one JSON a line, or set max_items_per_batch = 1";
@@ -68,17 +67,17 @@ pub(super) fn written(
     (ledger, ledger_origin): &Placed<LedgerUri>,
     written: [(&str, &Option<Placed<Location>>); 2],
 ) {
-    if let Some(InputSpec::Objects(source)) = input {
+    if let Some(source) = input.and_then(read_from) {
         for (what, place) in written {
             let Some((location, origin)) = place else {
                 continue;
             };
-            if places::lies_in(location, source) {
+            if places::lies_in(location, &source) {
                 refuse_endless(reading, origin.clone(), &format!("`{what}` lies"));
             }
         }
         if let LedgerUri::Sqlite(file) = ledger
-            && places::lies_in(&Location::Path(file.clone()), source)
+            && places::lies_in(&Location::Path(file.clone()), &source)
         {
             refuse_endless(
                 reading,
@@ -109,6 +108,22 @@ pub(super) fn written(
         }
         (LedgerUri::Sqlite(_), _)
         | (LedgerUri::DynamoDb(_), Some((Location::S3 { .. }, _)) | None) => {}
+    }
+}
+
+/// The tree that the job reads, if it reads one.
+fn read_from(input: &InputSpec) -> Option<Location> {
+    match input {
+        InputSpec::Objects(source) => Some(source.clone()),
+        InputSpec::Events(events) => Some(Location::S3 {
+            bucket: events.bucket.clone()?,
+            key: events.prefix.clone(),
+        }),
+        InputSpec::Jsonl(_)
+        | InputSpec::Csv { .. }
+        | InputSpec::Json(_)
+        | InputSpec::Inline(_)
+        | InputSpec::Range { .. } => None,
     }
 }
 

@@ -7,55 +7,30 @@ use crate::core::job::{CsvHeaders, InputSpec, Location};
 
 use super::error::Code;
 use super::reading::{Fields, Origin, Problem, Reading, Value};
-use super::{places, suggest, units};
+use super::{events, places, suggest, units};
 
-const SOURCES: [&str; 6] = ["objects", "csv", "json", "jsonl", "inline", "range"];
-const CSV_OPTIONS: [&str; 2] = ["headers", "delimiter"];
-/// Event mode's keys: known, so that they are not called misspelt.
-const EVENT_KEYS: [&str; 6] = [
-    "events",
-    "prefix",
-    "window",
-    "dedupe",
-    "sequencer",
-    "missing",
+const SOURCES: [&str; 7] = [
+    "objects", "csv", "json", "jsonl", "inline", "range", "events",
 ];
+const CSV_OPTIONS: [&str; 2] = ["headers", "delimiter"];
 const EXAMPLE: &str = "{ objects = \"./in\" }";
 
 /// Reads the `input` of a job.
 pub(super) fn read(reading: &mut Reading<'_>, job: &Fields<'_>) -> Option<InputSpec> {
     let table = reading.table(job, "input", EXAMPLE)?;
+    let options = [("csv", &CSV_OPTIONS[..]), ("events", &events::OPTIONS[..])];
     let known: Vec<&str> = SOURCES
         .iter()
-        .chain(&CSV_OPTIONS)
-        .chain(&EVENT_KEYS)
+        .chain(options.iter().flat_map(|(_, keys)| *keys))
         .copied()
         .collect();
-    let later = EVENT_KEYS.iter().any(|key| table.0.contains_key(*key));
-    let fields = if later {
-        reading.open("input", table, &known)
-    } else {
-        reading.open("input", table, &known[..SOURCES.len() + CSV_OPTIONS.len()])
-    };
-    if later {
-        let key = EVENT_KEYS
-            .iter()
-            .find(|key| fields.get(key).is_some())
-            .copied()
-            .unwrap_or("events");
-        let message = "events as input come in a later release";
-        let help = format!("read the objects that are there now: input = {EXAMPLE}");
-        reading.refuse_at(
-            fields.key_span(key),
-            Problem::new(Code::NotYet, message, help),
-        );
-        return None;
-    }
+    let fields = reading.open("input", table, &known);
     let source = only_source(reading, &fields)?;
-    for option in CSV_OPTIONS.iter().filter(|_| source != "csv") {
-        if fields.get(option).is_some() {
-            let message = format!("`{option}` goes with `csv`, not with `{source}`");
-            let problem = Problem::new(Code::Conflict, message, "remove it, or read a CSV file");
+    for (of, keys) in options.iter().filter(|(of, _)| *of != source) {
+        for option in keys.iter().filter(|key| fields.get(key).is_some()) {
+            let message = format!("`{option}` goes with `{of}`, not with `{source}`");
+            let help = format!("remove it, or read {}", described(of));
+            let problem = Problem::new(Code::Conflict, message, help);
             reading.refuse_at(fields.key_span(option), problem);
         }
     }
@@ -65,7 +40,15 @@ pub(super) fn read(reading: &mut Reading<'_>, job: &Fields<'_>) -> Option<InputS
         "json" => file(reading, &fields, "json").map(InputSpec::Json),
         "csv" => csv(reading, &fields),
         "inline" => inline(reading, &fields),
+        "events" => events::read(reading, &fields).map(InputSpec::Events),
         _ => range(reading, &fields),
+    }
+}
+
+fn described(source: &str) -> &'static str {
+    match source {
+        "csv" => "a CSV file",
+        _ => "events",
     }
 }
 
@@ -86,7 +69,7 @@ pub(super) fn replace(
             headers,
             delimiter,
         },
-        InputSpec::Inline(_) | InputSpec::Range { .. } => {
+        InputSpec::Inline(_) | InputSpec::Range { .. } | InputSpec::Events(_) => {
             let message =
                 "the job's input is written in the job file, so --input has nothing to replace";
             let help = "leave --input out, or let the job read a file or a directory";

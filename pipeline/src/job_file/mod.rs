@@ -9,6 +9,7 @@
 
 mod check;
 pub mod error;
+mod events;
 mod input;
 mod lanes;
 mod places;
@@ -194,8 +195,11 @@ fn read(reading: &mut Reading<'_>, job: &Fields<'_>, options: &ParseOptions) -> 
     let function = lanes::read(reading, job, Lane::Function, options.executors);
     let container = lanes::read(reading, job, Lane::Container, options.executors);
     let has_container = job.get("container").is_some();
-    let retry = rules::retries(reading, job);
-    let catch = rules::catches(reading, job, has_container);
+    let mut retry = rules::retries(reading, job);
+    let mut catch = rules::catches(reading, job, has_container);
+    if let Some(InputSpec::Events(events)) = &input {
+        events::add_rules(events, &mut retry, &mut catch);
+    }
     let max_concurrency = max_concurrency(
         reading,
         job,

@@ -1,7 +1,10 @@
 //! The names of rows. One place, so that no two kinds of row can ever collide.
 
 use crate::core::id::{Generation, ItemId, JobName, PageId, RunId, SHARDS, SessionId};
+use crate::core::mark::{IntakeId, MarkOf};
 use crate::ports::Key;
+
+use super::Fnv;
 
 /// `run#<run>` / `meta`.
 pub(super) fn run(run: &RunId) -> Key {
@@ -86,4 +89,57 @@ pub(super) fn sessions(job: &JobName) -> String {
 /// `permit#<job>` / `pool`.
 pub(super) fn pool(job: &JobName) -> Key {
     Key::new(format!("permit#{job}"), "pool")
+}
+
+/// `window#<job>` / `<start>#<run>`: the windows that are not done with, oldest first.
+pub(super) fn window(job: &JobName, start_ms: i64, run: &RunId) -> Key {
+    Key::new(windows(job), format!("{start_ms:015}#{run}"))
+}
+
+/// The partition of a job's windows.
+pub(super) fn windows(job: &JobName) -> String {
+    format!("window#{job}")
+}
+
+/// `object#<bucket>/<key>` / `seen`, or `seen#<version>` in a versioned bucket. A key that is long or no text stands as
+/// its hash: the only rows that are named by what users name.
+pub(super) fn mark(at: &MarkOf) -> Key {
+    /// A partition key takes 2,048 bytes, a sort key 1,024 ("Naming rules" of DynamoDB).
+    const PLAIN_BYTES_MAX: usize = 1000;
+    let name = match std::str::from_utf8(&at.key) {
+        Ok(key) if key.len() <= PLAIN_BYTES_MAX => format!("{}/{key}", at.bucket),
+        Ok(_) | Err(_) => format!("{}#{}", at.bucket, hashed(&at.key)),
+    };
+    let sk = match &at.version {
+        Some(version) if version.len() > PLAIN_BYTES_MAX => {
+            format!("seen#{}", hashed(version.as_bytes()))
+        }
+        Some(version) => format!("seen#{version}"),
+        None => "seen".to_owned(),
+    };
+    Key::new(format!("object#{name}"), sk)
+}
+
+fn hashed(bytes: &[u8]) -> String {
+    let mut hash = Fnv::new();
+    hash.add(bytes);
+    format!("{:032x}", hash.0)
+}
+
+/// `intake#<job>#<slot>` / `<intake>`: spread, as each is written once and many a second.
+pub(super) fn intake(job: &JobName, id: &IntakeId) -> Key {
+    let mut hash = Fnv::new();
+    hash.add(id.as_str().as_bytes());
+    let slot = hash.short() % u64::from(SHARDS);
+    Key::new(format!("intake#{job}#{slot:02}"), id.as_str())
+}
+
+/// `quarantine#<job>` / `<message>`: of the job, as a message that comes again may come into another window.
+pub(super) fn quarantine(job: &JobName, message: &str) -> Key {
+    Key::new(quarantines(job), message)
+}
+
+/// The partition of a job's messages that nobody could read.
+pub(super) fn quarantines(job: &JobName) -> String {
+    format!("quarantine#{job}")
 }

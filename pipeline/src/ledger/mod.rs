@@ -8,7 +8,9 @@
 
 mod error;
 mod failures;
+mod intakes;
 mod keys;
+mod marks;
 mod page_row;
 mod pages;
 mod parts;
@@ -17,6 +19,7 @@ mod sessions;
 mod tallies;
 #[cfg(test)]
 mod tests;
+mod windows;
 
 use std::hash::{Hash as _, Hasher};
 use std::sync::Arc;
@@ -25,10 +28,16 @@ use std::time::Duration;
 
 pub use error::LedgerError;
 pub use failures::FailureRow;
+pub use intakes::{
+    INTAKE_PAGES_MAX, Intake, IntakeCounts, IntakeState, QUARANTINED_BYTES_MAX, Quarantined,
+    ReadyEnd,
+};
+pub use marks::Marked;
 pub use pages::{Held, SettleEnd, Settlement};
 pub use parts::{Progress, Resumption};
 pub use runs::{NewRun, Redrive, RunChange, RunRow, RunSummary};
 pub use sessions::{Pool, SessionRow, SessionStatus};
+pub use windows::OpenWindow;
 
 use crate::core::id::{SessionId, WriteId};
 use crate::ports::{Consistency, Key, Query, Row, Runtime, Table, TableError, Write};

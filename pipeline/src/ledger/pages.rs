@@ -449,7 +449,7 @@ impl Ledger {
             .await
     }
 
-    fn slot(&self) -> u32 {
+    pub(super) fn slot(&self) -> u32 {
         tallies::slot_of(&self.session)
     }
 }
@@ -514,7 +514,7 @@ fn put(run: &RunId, former: &WriteId, page: &Page, write: &WriteId) -> Write {
     }
 }
 
-fn create(run: &RunId, page: &Page) -> Write {
+pub(super) fn create(run: &RunId, page: &Page) -> Write {
     let mut write = Write::create(
         keys::page(run, page.id),
         page_row::encode(page, &WriteId::new(FIRST_WRITE)),

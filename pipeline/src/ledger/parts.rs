@@ -8,6 +8,7 @@ use crate::core::planted::{Bug, is_planted};
 use crate::ports::{Condition, Key, Query, Row, Update, Write};
 
 use super::error::{LedgerError, damaged};
+use super::intakes::IntakeCounts;
 use super::{Ledger, SCHEMA_VERSION, keys};
 
 /// How far a shard's pages have come.
@@ -21,6 +22,10 @@ pub struct Progress {
     pub stragglers: Vec<String>,
     /// The redrive that last went back to the beginning; 0: none.
     pub generation: u32,
+    /// Event mode: what was taken in through this shard, and met beside it.
+    pub intake: IntakeCounts,
+    /// Event mode: nothing is taken in here any more.
+    pub sealed: bool,
 }
 
 /// Where the reader stands.
@@ -43,14 +48,9 @@ impl Ledger {
         part: &Part,
         cursor: &Cursor,
     ) -> Result<(), LedgerError> {
-        let place = serde_json::to_string(&part.place).expect("a place serialises");
-        let row = Row::new()
-            .with("v", SCHEMA_VERSION)
-            .with("items", i64::from(part.items))
-            .with("place", place);
         let cursor_text = serde_json::to_string(cursor).expect("a cursor serialises");
         let mut writes = vec![
-            Write::create(keys::part(run, part.number), row),
+            creation(run, part),
             Write::update(
                 keys::run(run),
                 vec![
@@ -152,17 +152,21 @@ impl Ledger {
         Ok(shards)
     }
 
+    /// The progress of one shard.
+    pub(super) async fn shard_progress(
+        &self,
+        run: &RunId,
+        shard: u32,
+    ) -> Result<Progress, LedgerError> {
+        let row = self.get(&keys::progress(run, shard)).await?;
+        Ok(row.as_ref().map(progress_of).unwrap_or_default())
+    }
+
     /// The next part whose pages are to be made.
     pub async fn next_part_to_route(&self, run: &RunId) -> Result<u32, LedgerError> {
         let mut next = u32::MAX;
         for (shard, progress) in (0..SHARDS).zip(self.progress(run).await?) {
-            let dispatched = progress.dispatched;
-            let first_open = if dispatched == 0 {
-                shard
-            } else {
-                dispatched - 1 + SHARDS
-            };
-            next = next.min(first_open);
+            next = next.min(progress.next_part(shard));
         }
         Ok(next)
     }
@@ -241,6 +245,16 @@ impl Ledger {
     }
 }
 
+/// The write that makes a part.
+pub(super) fn creation(run: &RunId, part: &Part) -> Write {
+    let place = serde_json::to_string(&part.place).expect("a place serialises");
+    let row = Row::new()
+        .with("v", SCHEMA_VERSION)
+        .with("items", i64::from(part.items))
+        .with("place", place);
+    Write::create(keys::part(run, part.number), row)
+}
+
 fn progress_of(row: &Row) -> Progress {
     let number = |name: &str| row.num(name).and_then(|n| u32::try_from(n).ok());
     let stragglers = row.text("stragglers").unwrap_or("");
@@ -249,6 +263,8 @@ fn progress_of(row: &Row) -> Progress {
         dispatched: number("dispatched").unwrap_or(0),
         stragglers: stragglers.split_whitespace().map(str::to_owned).collect(),
         generation: number("gen").unwrap_or(0),
+        intake: IntakeCounts::of(row),
+        sealed: row.num("sealed").is_some(),
     }
 }
 
@@ -269,6 +285,14 @@ fn decode(key: &Key, number: u32, row: &Row) -> Result<Part, LedgerError> {
 }
 
 impl Progress {
+    /// The first part of this shard whose pages are not made.
+    pub fn next_part(&self, shard: u32) -> u32 {
+        match self.dispatched {
+            0 => shard,
+            dispatched => dispatched - 1 + SHARDS,
+        }
+    }
+
     /// The names between which this shard's unsettled pages lie, but for the stragglers.
     pub fn range(&self) -> (String, String) {
         let from = if self.low.is_empty() {

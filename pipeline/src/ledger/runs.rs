@@ -8,6 +8,8 @@ use crate::core::planted::{Bug, is_planted};
 use crate::core::redrive::Selection;
 use crate::core::run::{Limits, Reason, Run, RunEvent, RunStatus, Wish};
 use crate::core::time::Timestamp;
+use crate::core::window::Window;
+use crate::ports::table::Change;
 use crate::ports::{Condition, Key, Query, Row, Update, Write};
 
 use super::error::{LedgerError, damaged};
@@ -83,6 +85,8 @@ pub struct RunRow {
     pub ended: Option<Timestamp>,
     /// The last generation whose result files are complete.
     pub compiled: Option<Generation>,
+    /// Event mode: the window that it is.
+    pub window: Option<Window>,
     /// The name of the last change of its state; none: it is as it began.
     pub change: Option<WriteId>,
 }
@@ -128,31 +132,7 @@ pub struct RunChange {
 impl Ledger {
     /// Starts a run. A name that is taken is refused.
     pub async fn create_run(&self, new: &NewRun) -> Result<(), LedgerError> {
-        let state = Run::new(new.limits);
-        let row = Row::new()
-            .with("v", SCHEMA_VERSION)
-            .with("job", new.job.as_str())
-            .with("text", new.job_text.as_str())
-            .with("file", new.job_file.as_str())
-            .with("base", new.base.as_str())
-            .with("options", new.options.as_str())
-            .with("status", state.status.as_str())
-            .with("gen", 0)
-            .with("limits", json(&state.limits))
-            .with("cursor", json(&Cursor::default()))
-            .with("parts", 0)
-            .with("total", 0)
-            .with("inputDone", 0)
-            .with("created", new.created.0);
-        let index = Row::new()
-            .with("v", SCHEMA_VERSION)
-            .with("job", new.job.as_str());
-        let index_key = keys::run_index(new.created.0, &new.id);
-        let writes = vec![
-            Write::create(keys::run(&new.id), row),
-            Write::create(index_key, index),
-        ];
-        self.transact(writes).await
+        self.transact(creations(new)).await
     }
 
     /// A run's row.
@@ -241,13 +221,29 @@ impl Ledger {
             when.push(Condition::Equals("total".into(), total.into()));
             when.push(Condition::Equals("inputDone".into(), 1.into()));
         }
+        if *event == RunEvent::Redrive && row.window.is_some() {
+            // What is taken in while pages are reopened would be of no generation.
+            when.push(Condition::Equals("inputDone".into(), 1.into()));
+        }
         if is_planted(Bug::RunChangesUnchained) || is_planted(Bug::VerdictBeforeTheEnd) {
             when.clear();
         }
-        let write = Write::update(keys::run(&row.id), when, updates);
+        let mut writes = vec![Write::update(keys::run(&row.id), when, updates)];
+        if let (RunEvent::Redrive, Some(window)) = (event, row.window) {
+            // Those who serve take it up again.
+            writes.push(Write {
+                key: keys::window(&row.job, window.start.0, &row.id),
+                when: Vec::new(),
+                change: Change::Put(Row::new().with("v", SCHEMA_VERSION)),
+            });
+        }
         for _ in 0..UNCLEAR_TRIES_MAX {
-            let error = match self.write(write.clone()).await {
-                Ok(_) => return Ok(RunChange { before, after }),
+            let result = match writes.as_slice() {
+                [write] => self.write(write.clone()).await.map(|_| ()),
+                _ => self.transact(writes.clone()).await,
+            };
+            let error = match result {
+                Ok(()) => return Ok(RunChange { before, after }),
                 Err(error) if error.is_condition() || error.is_unclear() => error,
                 Err(error) => return Err(error),
             };
@@ -372,6 +368,34 @@ impl Ledger {
     }
 }
 
+/// The writes that make a run: its row, first, and its line in the index.
+pub(super) fn creations(new: &NewRun) -> Vec<Write> {
+    let state = Run::new(new.limits);
+    let row = Row::new()
+        .with("v", SCHEMA_VERSION)
+        .with("job", new.job.as_str())
+        .with("text", new.job_text.as_str())
+        .with("file", new.job_file.as_str())
+        .with("base", new.base.as_str())
+        .with("options", new.options.as_str())
+        .with("status", state.status.as_str())
+        .with("gen", 0)
+        .with("limits", json(&state.limits))
+        .with("cursor", json(&Cursor::default()))
+        .with("parts", 0)
+        .with("total", 0)
+        .with("inputDone", 0)
+        .with("created", new.created.0);
+    let index = Row::new()
+        .with("v", SCHEMA_VERSION)
+        .with("job", new.job.as_str());
+    let index_key = keys::run_index(new.created.0, &new.id);
+    vec![
+        Write::create(keys::run(&new.id), row),
+        Write::create(index_key, index),
+    ]
+}
+
 fn json<T: Serialize>(value: &T) -> String {
     serde_json::to_string(value).expect("plain data serialises")
 }
@@ -432,6 +456,14 @@ fn decode(key: &Key, id: &RunId, row: &Row) -> Result<RunRow, LedgerError> {
             .num("compiled")
             .and_then(|n| u32::try_from(n).ok())
             .map(Generation),
+        window: window_of(row),
         change: row.text("change").map(WriteId::new),
+    })
+}
+
+fn window_of(row: &Row) -> Option<Window> {
+    Some(Window {
+        start: Timestamp(row.num("windowStart")?),
+        end: Timestamp(row.num("windowEnd")?),
     })
 }

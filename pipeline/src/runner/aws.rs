@@ -3,9 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::adapters::aws::{Blueprint, Clients, DynamoTable, Endpoint, S3Objects, SqsQueue};
+use crate::adapters::aws::{
+    Blueprint, Buckets, Clients, DynamoTable, Endpoint, S3Objects, SqsQueue,
+};
 use crate::core::id::JobName;
 use crate::core::lane::Lane;
+use crate::core::mark::Sequencer;
 use crate::ports::{Objects, Queue, Table};
 
 use super::backend::{BackendError, Purpose};
@@ -66,4 +69,26 @@ impl AwsPlace {
 pub(super) async fn bucket(name: &str) -> Arc<dyn Objects> {
     let clients = Clients::open(Endpoint::from_env()).await;
     Arc::new(S3Objects::new(&clients, name))
+}
+
+/// All buckets, where the environment says.
+pub(super) async fn buckets() -> Arc<dyn Objects> {
+    let clients = Clients::open(Endpoint::from_env()).await;
+    Arc::new(Buckets::new(clients))
+}
+
+/// A queue by its name or URL, and whether sequencers are believed there: no emulator has one that can be.
+pub(super) async fn ingest(queue: &str) -> Result<(Arc<dyn Queue>, Sequencer), BackendError> {
+    let clients = Clients::open(Endpoint::from_env()).await;
+    let opened = if queue.starts_with("https://") || queue.starts_with("http://") {
+        SqsQueue::at(&clients, queue)
+    } else {
+        SqsQueue::open(&clients, queue).await.map_err(unreachable)?
+    };
+    let sequencer = if clients.endpoint.path_style {
+        Sequencer::Ignored
+    } else {
+        Sequencer::Trusted
+    };
+    Ok((Arc::new(opened), sequencer))
 }

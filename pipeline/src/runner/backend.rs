@@ -8,8 +8,9 @@ use crate::adapters::directory::Directory;
 use crate::adapters::memory::{MemoryObjects, MemoryQueue};
 use crate::adapters::sqlite::{Access, LockError, OpenError, RunnerLock, SqliteLedger};
 use crate::core::id::RunId;
-use crate::core::job::{InputSpec, Job, LedgerUri, Location};
+use crate::core::job::{EventsSpec, InputSpec, Job, LedgerUri, Location};
 use crate::core::lane::Lane;
+use crate::core::mark::Sequencer;
 use crate::ports::{Objects, Queue, Runtime, Table};
 use crate::shell::{Settings, Stores};
 
@@ -197,6 +198,7 @@ impl Backend {
             InputSpec::Jsonl(file) | InputSpec::Json(file) | InputSpec::Csv { file, .. } => {
                 self.file(file).await?
             }
+            InputSpec::Events(_) => (self.buckets().await?, Vec::new()),
             InputSpec::Inline(_) | InputSpec::Range { .. } => (
                 Arc::new(MemoryObjects::new()) as Arc<dyn Objects>,
                 Vec::new(),
@@ -278,6 +280,45 @@ impl Backend {
     #[cfg(feature = "aws")]
     async fn bucket(&self, bucket: &str) -> Result<Arc<dyn Objects>, BackendError> {
         Ok(super::aws::bucket(bucket).await)
+    }
+
+    /// The queue that events come from, and whether sequencers are believed where it is.
+    ///
+    /// # Errors
+    /// It is not there, or does not answer.
+    #[cfg(feature = "aws")]
+    pub async fn ingest(
+        &self,
+        events: &EventsSpec,
+    ) -> Result<(Arc<dyn Queue>, Sequencer), BackendError> {
+        let (queue, here) = super::aws::ingest(&events.queue).await?;
+        Ok((queue, events.sequencer.unwrap_or(here)))
+    }
+
+    /// The queue that events come from.
+    ///
+    /// # Errors
+    /// This build has none.
+    #[cfg(not(feature = "aws"))]
+    #[expect(clippy::unused_async, reason = "the build with AWS awaits here")]
+    pub async fn ingest(
+        &self,
+        _events: &EventsSpec,
+    ) -> Result<(Arc<dyn Queue>, Sequencer), BackendError> {
+        Err(not_built("events as input"))
+    }
+
+    /// All buckets as one store: its keys are `bucket/key`.
+    #[cfg(feature = "aws")]
+    pub async fn buckets(&self) -> Result<Arc<dyn Objects>, BackendError> {
+        Ok(super::aws::buckets().await)
+    }
+
+    /// All buckets as one store.
+    #[cfg(not(feature = "aws"))]
+    #[expect(clippy::unused_async, reason = "the build with AWS awaits here")]
+    pub async fn buckets(&self) -> Result<Arc<dyn Objects>, BackendError> {
+        Err(not_built("events as input"))
     }
 
     #[cfg(not(feature = "aws"))]

@@ -78,7 +78,7 @@ impl Role {
     }
 
     /// The lanes of the job whose calls run in this process.
-    fn lanes(self, job: &Job) -> Vec<Lane> {
+    pub(super) fn lanes(self, job: &Job) -> Vec<Lane> {
         let has = |lane: &Lane| job.lane(*lane).is_some();
         match self {
             Self::All => Lane::ALL.into_iter().filter(has).collect(),
@@ -114,6 +114,11 @@ impl Foreground {
     }
 
     async fn session(&self, job: &Job, lanes: &[Lane]) -> Result<Session, RunnerError> {
+        Ok(Session::start(self.env(job).await?, lanes, &self.who).await?)
+    }
+
+    /// What a new session shares; it drains when this process is asked to.
+    pub(super) async fn env(&self, job: &Job) -> Result<Arc<Env>, RunnerError> {
         let ledger = self.ledger();
         ledger.set_pool(&job.name, job.max_concurrency).await?;
         let queues = self.backend.queues(job).await?;
@@ -135,7 +140,7 @@ impl Foreground {
             }
         };
         self.runtime().spawn.spawn("drain", Box::pin(pass_on));
-        Ok(Session::start(env, lanes, &self.who).await?)
+        Ok(env)
     }
 
     /// Works on the run until it is no longer RUNNING, or until it is asked to stop, which leaves the run

@@ -8,8 +8,10 @@ mod backend;
 mod embed;
 mod foreground;
 mod opener;
+mod serve;
 
 pub use backend::{Backend, BackendError, Purpose};
 pub use embed::{EmbedError, Embedded};
 pub use foreground::{Ended, Foreground, Role, RunnerError};
 pub use opener::{JobOpener, StoredJob};
+pub use serve::Served;

@@ -155,7 +155,7 @@ impl JobOpener {
                 }
                 (ExecutorSpec::Command { argv, cwd }, _) => {
                     let objects = match &job.input {
-                        InputSpec::Objects(_) => Some(input.clone()),
+                        InputSpec::Objects(_) | InputSpec::Events(_) => Some(input.clone()),
                         InputSpec::Jsonl(_)
                         | InputSpec::Csv { .. }
                         | InputSpec::Json(_)

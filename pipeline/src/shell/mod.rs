@@ -7,6 +7,7 @@
 pub mod env;
 pub mod finalizer;
 mod hints;
+pub mod intake;
 mod judge;
 mod keeper;
 mod outputs;
@@ -19,6 +20,7 @@ mod router;
 pub mod session;
 pub mod source;
 mod sweeper;
+mod windows;
 mod worker;
 
 pub use env::{Env, Mode, OpenError, OpenRun, OpenedRun, Others, RunHandle, Seen, Settings};

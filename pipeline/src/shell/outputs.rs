@@ -10,6 +10,8 @@ use serde_json::value::RawValue;
 use tokio::io::AsyncReadExt;
 
 use crate::core::id::{Generation, ItemId, SessionId};
+use crate::core::lane::Lane;
+use crate::core::planted::{Bug, is_planted};
 use crate::ports::ObjectsError;
 
 use super::source::Stores;
@@ -17,10 +19,11 @@ use super::source::Stores;
 /// A part holds about this many bytes.
 const OUTPUT_PART_BYTES_MAX: u64 = 8 * 1024 * 1024;
 
-/// One session's output parts of one run.
+/// One engine's output parts of one run.
 #[derive(Debug)]
 pub(super) struct OutputWriter {
     session: SessionId,
+    lane: Lane,
     number: u32,
     bytes: u64,
 }
@@ -61,9 +64,10 @@ pub(super) async fn write_large(
     stores: &Stores,
     item: ItemId,
     generation: Generation,
-    output: &str,
+    (session, output): (&SessionId, &str),
 ) -> Result<Large, ObjectsError> {
-    let name = format!("{item}-{generation}");
+    // Of this session alone: who is fenced later must not change what another's settle counts on.
+    let name = format!("{item}-{generation}-{session}");
     let bytes = output.len() as u64;
     stores
         .scratch
@@ -135,9 +139,10 @@ pub(super) fn encode(
 
 impl OutputWriter {
     /// Nothing written yet.
-    pub(super) fn new(session: SessionId) -> Self {
+    pub(super) fn new(session: SessionId, lane: Lane) -> Self {
         Self {
             session,
+            lane,
             number: 0,
             bytes: 0,
         }
@@ -152,17 +157,36 @@ impl OutputWriter {
         if self.bytes > 0 && self.bytes + bytes.len() as u64 > OUTPUT_PART_BYTES_MAX {
             self.next_part();
         }
-        let name = format!("{}-{}", self.session, self.number);
-        let key = key(stores, &name);
         if stores.scratch.profile().append {
+            let name = self.name();
             let length = bytes.len() as u64;
-            let offset = stores.scratch.append(&key, bytes).await?;
+            let offset = stores.scratch.append(&key(stores, &name), bytes).await?;
             self.bytes = offset + length;
             return Ok((name, offset));
         }
-        stores.scratch.put(&key, bytes).await?;
-        self.next_part();
-        Ok((name, 0))
+        loop {
+            let name = self.name();
+            let key = key(stores, &name);
+            let put = if is_planted(Bug::OutputsOverwritten) {
+                stores.scratch.put(&key, bytes.clone()).await
+            } else {
+                stores.scratch.put_if_absent(&key, bytes.clone()).await
+            };
+            self.next_part();
+            match put {
+                Ok(_) => return Ok((name, 0)),
+                // A former engine's, or this one's after a lost reply: what a settle may count on stays as it is.
+                Err(ObjectsError::Exists(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn name(&self) -> String {
+        if is_planted(Bug::OutputsOverwritten) {
+            return format!("{}-{}", self.session, self.number);
+        }
+        format!("{}-{}-{}", self.session, self.lane, self.number)
     }
 
     fn next_part(&mut self) {

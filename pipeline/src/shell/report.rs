@@ -12,7 +12,7 @@ use crate::core::packing::{Order, pack};
 use crate::core::page::{Mark, PageStatus};
 use crate::core::part::Part;
 use crate::core::tally::Tallies;
-use crate::ledger::{FailureRow, Held, Ledger, LedgerError, RunRow, SessionStatus};
+use crate::ledger::{FailureRow, Held, IntakeCounts, Ledger, LedgerError, RunRow, SessionStatus};
 
 use super::part_cache::Inputs;
 use super::redriver::latest;
@@ -30,6 +30,8 @@ pub struct RunReport {
     pub counts: ItemCounts,
     /// Where they come from.
     pub tallies: Tallies,
+    /// Event mode: what was met in the ingest queue.
+    pub met: Option<IntakeCounts>,
     /// Sessions that live.
     pub sessions: usize,
 }
@@ -47,9 +49,12 @@ pub async fn report(ledger: &Ledger, run: &RunId) -> Result<RunReport, LedgerErr
         }
     }
     let row = ledger.run(run).await?;
-    let counts = ItemCounts::new(row.total, tallies.settled(), running);
+    // A window that still takes in has counted its total on its shards.
+    let (total, met) = ledger.total_and_met(&row).await?;
+    let counts = ItemCounts::new(total, tallies.settled(), running);
     Ok(RunReport {
         row,
+        met,
         counts,
         tallies,
         sessions,
@@ -341,7 +346,7 @@ pub async fn audit(ledger: &Ledger, run: &RunId) -> Result<Audit, LedgerError> {
     }
     let row = ledger.run(run).await?;
     audit.tallied = ledger.tallies(run).await?.settled();
-    audit.total = row.total;
+    audit.total = ledger.total_and_met(&row).await?.0;
     audit.pending += audit.in_parts - routed;
     for outcome in Outcome::ALL {
         let (pages, tallies) = (audit.recounted.of(outcome), audit.tallied.of(outcome));

@@ -10,17 +10,19 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use crate::core::id::RunId;
+use crate::core::job::InputSpec;
 use crate::core::lane::Lane;
 use crate::core::run::RunStatus;
 use crate::ledger::LedgerError;
 
 use super::env::{Env, OpenError, Others, RunHandle, Seen};
-use super::{keeper, reader, redriver, router, sweeper, worker};
+use super::intake::{INTAKES, Ingest, take_in};
+use super::{keeper, reader, redriver, router, sweeper, windows, worker};
 
 /// A session at work.
 pub struct Session {
     env: Arc<Env>,
-    /// Closed once every worker has ended.
+    /// Closed once every worker and every intake has ended.
     workers: mpsc::Receiver<()>,
 }
 
@@ -39,6 +41,28 @@ impl Session {
     /// # Errors
     /// The ledger does not answer.
     pub async fn start(env: Arc<Env>, lanes: &[Lane], who: &str) -> Result<Self, LedgerError> {
+        Self::open(env, lanes, who, None).await
+    }
+
+    /// As [`Session::start`], and takes in events: intakes, and the tending of windows.
+    ///
+    /// # Errors
+    /// The ledger does not answer.
+    pub async fn serve(
+        env: Arc<Env>,
+        lanes: &[Lane],
+        who: &str,
+        ingest: Arc<Ingest>,
+    ) -> Result<Self, LedgerError> {
+        Self::open(env, lanes, who, Some(ingest)).await
+    }
+
+    async fn open(
+        env: Arc<Env>,
+        lanes: &[Lane],
+        who: &str,
+        ingest: Option<Arc<Ingest>>,
+    ) -> Result<Self, LedgerError> {
         env.ledger
             .open_session(&env.job, env.settings.session_duration, who)
             .await?;
@@ -53,6 +77,21 @@ impl Session {
                 drop(alive);
             });
         }
+        if let Some(ingest) = ingest {
+            for _ in 0..INTAKES {
+                let (alive, ingest) = (alive.clone(), ingest.clone());
+                start(&env, "intake", move |env| async move {
+                    take_in(&env, &ingest).await;
+                    drop(alive);
+                });
+            }
+            let alive = alive.clone();
+            start(&env, "windows", move |env| async move {
+                windows::tend(&env, &ingest).await;
+                drop(alive);
+            });
+        }
+        drop(alive);
         start(&env, "beat", |env| async move {
             keeper::beat(&env).await;
         });
@@ -83,6 +122,10 @@ impl Session {
         start(&self.env, "redriver", |env| async move {
             redriver::redrive(&env, &run).await;
         });
+        if matches!(handle.job.input, InputSpec::Events(_)) {
+            // Its parts come by intake, and are routed there.
+            return Ok(self.wait(&handle).await);
+        }
         let run = handle.clone();
         start(&self.env, "reader", |env| async move {
             reader::read(&env, &run).await;

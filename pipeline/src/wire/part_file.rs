@@ -162,6 +162,7 @@ mod tests {
         ) {
             let object = |(n, key): (usize, Vec<u8>)| {
                 Arc::new(Input::Object(Object {
+                    bucket: None,
                     key: key.into(),
                     size_bytes: n as u64,
                     pin: Pin { etag: "\"e\"".into(), version: (n % 2 == 0).then(|| "v".into()) },

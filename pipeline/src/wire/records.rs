@@ -44,7 +44,10 @@ impl RecordParser {
                 Some(shape) if at.offset > 0 => JsonParser::after_element(shape, at),
                 Some(_) | None => JsonParser::document(),
             }),
-            InputSpec::Objects(_) | InputSpec::Inline(_) | InputSpec::Range { .. } => {
+            InputSpec::Objects(_)
+            | InputSpec::Events(_)
+            | InputSpec::Inline(_)
+            | InputSpec::Range { .. } => {
                 return Ok(None);
             }
         };
@@ -71,7 +74,10 @@ impl RecordParser {
                 let shape = cursor.shape.unwrap_or(JsonShape::Array);
                 Format::Json(JsonParser::stretch(shape, at))
             }
-            InputSpec::Objects(_) | InputSpec::Inline(_) | InputSpec::Range { .. } => {
+            InputSpec::Objects(_)
+            | InputSpec::Events(_)
+            | InputSpec::Inline(_)
+            | InputSpec::Range { .. } => {
                 return Ok(None);
             }
         };

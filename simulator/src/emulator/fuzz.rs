@@ -74,6 +74,8 @@ pub fn scenario_there(seed: u64) -> Scenario {
     let was_ms = 1000 * u64::from(tuning.session_seconds);
     tuning.session_seconds = tuning.session_seconds.min(SESSION_SECONDS);
     let is_ms = 1000 * u64::from(tuning.session_seconds);
+    // As on S3.
+    tuning.appends = false;
     tuning.interval_ms = tuning.interval_ms.min(INTERVAL_MS_MAX);
     for trouble in &mut scenario.troubles {
         trouble.at_ms = trouble.at_ms * is_ms / was_ms;
@@ -81,6 +83,8 @@ pub fn scenario_there(seed: u64) -> Scenario {
     }
     scenario.chaos_seconds = scenario.chaos_seconds.min(CHAOS_SECONDS_MAX);
     scenario.redrives = scenario.redrives.min(1);
+    // Notifications come from the model's own bucket.
+    scenario.events = None;
     scenario
 }
 

@@ -87,21 +87,29 @@ impl Stage {
         applied.map_err(|error| error.to_string())?;
         let table: Arc<dyn Table> = Arc::new(DynamoTable::new(&self.clients, name));
         let tokio = self.runtime.handle();
-        let mut queues: BTreeMap<Lane, Arc<dyn Queue>> = BTreeMap::new();
+        let mut queues = BTreeMap::new();
         for lane in Lane::ALL {
             let queue = Blueprint::queue_name(name, &job, lane);
-            let queue = SqsQueue::open(&self.clients, &queue).await;
-            let queue: Arc<dyn Queue> = Arc::new(queue.map_err(|error| error.to_string())?);
-            queues.insert(lane, Arc::new(Bridge::new(queue, tokio, SPEED)));
+            queues.insert(lane, self.queue(&queue).await?);
         }
+        let ingest = format!("{name}-ingest");
+        let made = self.emulator.queue(&self.clients, &ingest).await;
+        made.map_err(|error| error.to_string())?;
         Ok(Ground {
             table: Arc::new(Bridge::new(table, tokio, SPEED)),
             queues,
+            ingest: self.queue(&ingest).await?,
             input: self.bucket(name, "input").await?,
             scratch: self.bucket(name, "scratch").await?,
             results: self.bucket(name, "results").await?,
             speed: SPEED,
         })
+    }
+
+    async fn queue(&self, name: &str) -> Result<Arc<dyn Queue>, String> {
+        let queue = SqsQueue::open(&self.clients, name).await;
+        let queue: Arc<dyn Queue> = Arc::new(queue.map_err(|error| error.to_string())?);
+        Ok(Arc::new(Bridge::new(queue, self.runtime.handle(), SPEED)))
     }
 
     async fn bucket(&self, name: &str, of: &str) -> Result<Arc<dyn Objects>, String> {

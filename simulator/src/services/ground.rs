@@ -13,6 +13,8 @@ pub struct Ground {
     pub table: Arc<dyn Table>,
     /// The lanes' queues.
     pub queues: BTreeMap<Lane, Arc<dyn Queue>>,
+    /// Where events arrive.
+    pub ingest: Arc<dyn Queue>,
     /// What the job reads.
     pub input: Arc<dyn Objects>,
     /// Frozen parts and outputs.

@@ -27,6 +27,8 @@ pub struct ObjectsLink {
     injector: Arc<Injector>,
     /// Told of the objects that the pipeline learns of.
     watch: Option<Arc<Watch>>,
+    /// Whether objects can grow: files do, S3's do not.
+    appends: bool,
 }
 
 impl ObjectsLink {
@@ -37,7 +39,15 @@ impl ObjectsLink {
             node: node.clone(),
             injector,
             watch: None,
+            appends: true,
         }
+    }
+
+    /// The same, to a store like S3, whose objects do not grow.
+    #[must_use]
+    pub fn without_append(mut self) -> Self {
+        self.appends = false;
+        self
     }
 
     /// The same; what is listed there is told.
@@ -121,9 +131,16 @@ fn billed(operation: Operation) -> Usage {
 #[async_trait]
 impl Objects for ObjectsLink {
     fn profile(&self) -> ObjectsProfile {
+        let base = self.base.profile();
         ObjectsProfile {
-            piece_bytes: PIECE_BYTES,
-            ..self.base.profile()
+            // A real bucket takes no piece as small as the simulated ones.
+            piece_bytes: if base.append {
+                PIECE_BYTES
+            } else {
+                base.piece_bytes
+            },
+            append: base.append && self.appends,
+            ..base
         }
     }
 
@@ -179,6 +196,10 @@ impl Objects for ObjectsLink {
     }
 
     async fn append(&self, key: &[u8], bytes: Bytes) -> Result<u64, ObjectsError> {
+        if !self.appends {
+            let key = String::from_utf8_lossy(key);
+            return Err(ObjectsError::Refused(format!("{key}: it cannot grow")));
+        }
         let append = self.base.append(key, bytes);
         self.call(Operation::ObjectsAppend, key, append).await
     }

@@ -39,6 +39,22 @@ impl QueueModel {
         })
     }
 
+    /// Puts a message in from outside, without faults.
+    ///
+    /// # Errors
+    /// It is longer than a message may be.
+    pub async fn deliver(&self, message: Outgoing) -> Result<(), QueueError> {
+        self.base.send(vec![message]).await.map(|_| ())
+    }
+
+    /// How many messages there are, as they are.
+    ///
+    /// # Errors
+    /// None: it is in memory.
+    pub async fn depth_now(&self) -> Result<Depth, QueueError> {
+        self.base.depth().await
+    }
+
     /// The way of one node to it.
     pub fn link(self: &Arc<Self>, node: &Node) -> QueueLink {
         QueueLink {
@@ -46,6 +62,14 @@ impl QueueModel {
             node: node.clone(),
         }
     }
+}
+
+/// Notifications are long; what they tell shows at their marks.
+fn brief(body: &str) -> &str {
+    const CHARS: usize = 80;
+    body.char_indices()
+        .nth(CHARS)
+        .map_or(body, |(end, _)| &body[..end])
 }
 
 /// One node's way to the queue.
@@ -148,7 +172,8 @@ impl Queue for QueueLink {
         let messages = self.model.base.receive(max, wait, visibility).await?;
         self.come_back(&mut ticket).await?;
         for message in &messages {
-            self.node.trace(&format_args!("received {}", message.body));
+            self.node
+                .trace(&format_args!("received {}", brief(&message.body)));
         }
         Ok(messages)
     }
@@ -238,7 +263,16 @@ impl Queue for QueueLink {
     ) -> Result<Vec<Rejected>, QueueError> {
         let mut ticket = self.ticket(Operation::QueueChangeVisibility, &self.model.name);
         self.go(&mut ticket).await?;
-        let rejected = self.model.base.change_visibility(entries).await?;
+        let rejected = if ticket.is(Kind::Rejected) {
+            let reason = || "simulated".to_owned();
+            let reject = |index| Rejected {
+                index,
+                reason: reason(),
+            };
+            (0..entries.len()).map(reject).collect()
+        } else {
+            self.model.base.change_visibility(entries).await?
+        };
         self.come_back(&mut ticket).await?;
         Ok(rejected)
     }

@@ -45,7 +45,7 @@ const SUITED: [&str; SCENARIOS_FULL] = [
 ];
 
 /// The one that is run again and again.
-const REPEATED: &str = "30-the-same-on-an-emulator";
+const REPEATED: &str = "34-the-same-on-an-emulator";
 
 /// A session of a scenario here, in seconds of the scenario.
 const SESSION_SECONDS: u32 = 10;
@@ -63,6 +63,8 @@ fn alone(mut scenario: Scenario) -> Scenario {
     scenario.workers = 1;
     scenario.roles = vec![Role::All];
     scenario.tuning.session_seconds = SESSION_SECONDS;
+    // As on S3.
+    scenario.tuning.appends = false;
     if let FaultSource::Plan(plan) = &mut scenario.faults {
         for (point, _) in plan {
             if let Some(about) = point.entity.strip_prefix("b ") {

@@ -4,16 +4,17 @@
 //! service's and its answers back; [`classify`] alone decides what a failure means.
 
 mod blueprint;
+mod buckets;
 mod classify;
 pub mod config;
 mod expression;
-mod listing;
 mod objects;
 mod queue;
 mod table;
 mod upload;
 
 pub use blueprint::{ApplyError, Blueprint, Found};
+pub use buckets::Buckets;
 pub use config::{Clients, Endpoint, Identity};
 pub use objects::S3Objects;
 pub use queue::SqsQueue;

@@ -13,11 +13,11 @@ use bytes::Bytes;
 
 use super::classify::Fault;
 use super::config::Clients;
-use super::listing::decoded;
 use super::upload::S3Upload;
 use crate::core::item::{Object, Pin};
 use crate::ports::objects::{Listing, Reader, Upload};
 use crate::ports::{Objects, ObjectsError, ObjectsProfile};
+use crate::wire::form::decoded;
 
 /// The most keys in one answer ("ListObjectsV2", MaxKeys).
 const LIST_MAX: usize = 1000;
@@ -74,6 +74,7 @@ impl S3Objects {
             .await
             .map_err(|error| Fault::of(&error).objects(self.place(key), ObjectsError::Changed))?;
         Ok(Object {
+            bucket: None,
             key: key.into(),
             size_bytes: size(answer.content_length),
             pin: pinned(answer.e_tag, answer.version_id),
@@ -271,6 +272,7 @@ fn listed(found: aws_sdk_s3::types::Object, encoded: bool) -> Object {
         spelled.into_bytes()
     };
     Object {
+        bucket: None,
         key: key.into(),
         size_bytes: size(found.size),
         pin: pinned(found.e_tag, None),

@@ -47,17 +47,22 @@ impl SqsQueue {
             Ok(found) => found.queue_url.unwrap_or_default(),
             Err(error) => return Err(named(name, Fault::of(&error).queue())),
         };
+        Ok(Self::at(clients, url))
+    }
+
+    /// The queue of that URL. Talks to nobody yet.
+    pub fn at(clients: &Clients, url: impl Into<String>) -> Self {
         let patient = clients
             .sqs
             .config()
             .to_builder()
             .timeout_config(long_poll_timeouts(PROFILE.wait_max))
             .build();
-        Ok(Self {
+        Self {
             client: clients.sqs.clone(),
             receiving: Client::from_conf(patient),
-            url,
-        })
+            url: url.into(),
+        }
     }
 }
 

@@ -233,7 +233,7 @@ impl CommandExecutor {
             let cause = "{path} means an object, and this job has no store of objects";
             return Err(Failure::new(Class::BadInput, cause).into());
         };
-        if let Some(path) = input.path(&object.key) {
+        if let Some(path) = input.path(&object.store_key()) {
             return Ok(File::InStore(path));
         }
         tokio::select! {
@@ -259,10 +259,10 @@ impl CommandExecutor {
         let (Input::Object(object), Some(input)) = (&*item.input, &self.input) else {
             return Source::AsListed;
         };
-        if input.path(&object.key).is_none() {
+        if input.path(&object.store_key()).is_none() {
             return Source::AsListed;
         }
-        match input.head(&object.key).await {
+        match input.head(&object.store_key()).await {
             Ok(now) if now.pin == object.pin => Source::AsListed,
             Ok(now) => Source::Changed(changed(object, &now)),
             Err(ObjectsError::NotFound(key)) => Source::Gone(Failure::new(

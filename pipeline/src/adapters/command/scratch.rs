@@ -33,7 +33,7 @@ impl Scratch {
     pub(super) async fn download(objects: &dyn Objects, object: &Object) -> Result<Self, Failure> {
         let scratch = Self::create(&object.key).map_err(|error| cannot_write(&error))?;
         let mut bytes = objects
-            .get(&object.key, 0, None, Some(&object.pin))
+            .get(&object.store_key(), 0, None, Some(&object.pin))
             .await
             .map_err(|error| failure_of(&error))?;
         let mut file = tokio::fs::File::create_new(&scratch.file)

@@ -54,6 +54,7 @@ pub(super) fn pin(metadata: &Metadata) -> Pin {
 /// A file as an object.
 pub(super) fn object(key: Arc<[u8]>, metadata: &Metadata) -> Object {
     Object {
+        bucket: None,
         key,
         size_bytes: metadata.len(),
         pin: pin(metadata),

@@ -47,7 +47,7 @@ impl fmt::Debug for MemoryObjects {
 
 fn pin_of(write: u64) -> Pin {
     Pin {
-        etag: format!("w{write}").into(),
+        etag: format!("\"w{write}\"").into(),
         version: None,
     }
 }
@@ -59,6 +59,7 @@ fn named(key: &[u8]) -> String {
 impl Stored {
     fn object(&self, key: &Arc<[u8]>) -> Object {
         Object {
+            bucket: None,
             key: key.clone(),
             size_bytes: self.size_bytes,
             pin: pin_of(self.write),

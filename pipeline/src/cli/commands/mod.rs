@@ -5,6 +5,7 @@ mod look;
 mod open;
 mod redrive;
 mod run;
+mod serve;
 mod watch;
 
 use super::args::{Cli, Command};
@@ -23,6 +24,7 @@ pub(super) fn carry_out(cli: Cli) -> Result<Exit, CliError> {
     let exit = runtime.block_on(async {
         match command {
             Command::Run(args) => Box::pin(run::run(&global, args)).await,
+            Command::Serve(args) => Box::pin(serve::serve(&global, args)).await,
             Command::Worker(args) => Box::pin(run::worker(&global, args)).await,
             Command::Resume(args) => Box::pin(run::resume(&global, args)).await,
             Command::Redrive(args) => Box::pin(redrive::redrive(&global, args)).await,

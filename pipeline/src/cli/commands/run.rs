@@ -36,6 +36,13 @@ pub(super) async fn run(global: &Global, args: RunArgs) -> Result<Exit, CliError
     let stored = read_job(&args.job, overrides)?;
     let job = stored.parse(Executors::Commands).map_err(job_errors)?;
     check_input(&job)?;
+    if matches!(job.input, InputSpec::Events(_)) {
+        return Err(CliError::new(
+            ErrorCode::BadArgument,
+            "this job's input is events, which have no end",
+        )
+        .hinted("take them in as they come: trommel serve JOB"));
+    }
     let at = open_uri(&job.ledger, Purpose::Run).await?;
     let working = Working::new(&at, &job, args.role).await?;
     mention_unfinished(&at, &job, global).await?;
@@ -82,7 +89,8 @@ fn check_input(job: &Job) -> Result<(), CliError> {
             ..
         }
         | InputSpec::Inline(_)
-        | InputSpec::Range { .. } => return Ok(()),
+        | InputSpec::Range { .. }
+        | InputSpec::Events(_) => return Ok(()),
     };
     let shown = path.display();
     let problem = match std::fs::metadata(path) {
@@ -299,7 +307,7 @@ pub(super) async fn worker(global: &Global, args: WorkerArgs) -> Result<Exit, Cl
 
 /// This process at work on a job.
 pub(super) struct Working {
-    foreground: Foreground,
+    pub(super) foreground: Foreground,
 }
 
 impl Working {
@@ -413,12 +421,12 @@ fn manifest_place(manifest: &Manifest, place: &Location) -> String {
 }
 
 /// Listens for signals: the first asks to drain, the second leaves at once.
-struct Leaving {
+pub(super) struct Leaving {
     exit: Arc<std::sync::Mutex<Option<Exit>>>,
 }
 
 impl Leaving {
-    fn listen(drain: &CancellationToken, global: &Global) -> Result<Self, CliError> {
+    pub(super) fn listen(drain: &CancellationToken, global: &Global) -> Result<Self, CliError> {
         let failed = |error: std::io::Error| {
             CliError::new(ErrorCode::Internal, "signals cannot be caught").because(error)
         };
@@ -451,7 +459,7 @@ impl Leaving {
     }
 
     /// The exit code of the signal that came, if one did.
-    fn exit(&self) -> Option<Exit> {
+    pub(super) fn exit(&self) -> Option<Exit> {
         *self
             .exit
             .lock()

@@ -27,6 +27,7 @@ fn running() -> Snapshot {
         item_counts: ItemCounts::new(12_000, settled, 240),
         total_is_final: true,
         quarantined: 0,
+        intake: None,
         tolerance,
         failures: 96,
         failures_max: tolerance.failures_max(Some(12_000)),

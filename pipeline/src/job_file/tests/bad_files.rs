@@ -55,7 +55,7 @@ pub(super) fn bad_files() -> Vec<(&'static str, String)> {
         ),
         (
             "events",
-            input("{ events = \"sqs:inbox\", prefix = \"in/\", window = \"1h\" }"),
+            input("{ events = \"inbox\", window = \"1ms\", dedupe = \"yes\" }"),
         ),
         ("an unset variable", input("{ objects = \"${BUCKET}/in\" }")),
         (

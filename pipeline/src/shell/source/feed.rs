@@ -53,6 +53,10 @@ impl Feed {
                 let rest: Vec<String> = values.iter().skip(done).cloned().collect();
                 Ok(Self::Inline(rest.into_iter()))
             }
+            InputSpec::Events(events) => Err(SourceError::Refused {
+                what: format!("the queue {}", events.queue),
+                why: "events are taken in by `trommel serve`, not read".to_owned(),
+            }),
             InputSpec::Range { start, end } => Ok(Self::Numbers {
                 start: *start,
                 next: load::number(*start, cursor.items),

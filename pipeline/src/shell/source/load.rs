@@ -114,7 +114,7 @@ async fn load_frozen(
     name: &str,
 ) -> Result<Arc<[Arc<Input>]>, SourceError> {
     let lines = match spec {
-        InputSpec::Objects(_) => Lines::Objects,
+        InputSpec::Objects(_) | InputSpec::Events(_) => Lines::Objects,
         InputSpec::Jsonl(_)
         | InputSpec::Csv { .. }
         | InputSpec::Json(_)

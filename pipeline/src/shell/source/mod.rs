@@ -195,7 +195,7 @@ impl Source {
 
 /// Copies a part into the scratch place. (No method: a source's streams may not be shared between
 /// threads, so a future that borrows it all could not be moved between them.)
-async fn freeze(
+pub(in crate::shell) async fn freeze(
     stores: &Stores,
     name: String,
     inputs: &[Arc<Input>],

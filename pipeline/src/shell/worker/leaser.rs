@@ -8,7 +8,7 @@ use tokio::sync::{Notify, mpsc};
 
 use crate::core::class::{Class, Failure};
 use crate::core::id::{Generation, PageId, RunId};
-use crate::core::item::Input;
+use crate::core::item::{Input, Object};
 use crate::core::lane::Lane;
 use crate::core::page::Refusal;
 use crate::core::planted::{Bug, is_planted};
@@ -314,8 +314,14 @@ async fn refresh(run: &RunHandle, input: &mut Arc<Input>) -> Result<(), Unread> 
     let Input::Object(object) = input.as_ref() else {
         return Ok(());
     };
-    match run.stores.input.head(&object.key).await {
-        Ok(now) => *input = Arc::new(Input::Object(now)),
+    match run.stores.input.head(&object.store_key()).await {
+        Ok(now) => {
+            *input = Arc::new(Input::Object(Object {
+                size_bytes: now.size_bytes,
+                pin: now.pin,
+                ..object.clone()
+            }));
+        }
         Err(ObjectsError::NotFound(_) | ObjectsError::Changed(_)) => {}
         Err(error) => return Err(Unread::Later(error.to_string())),
     }

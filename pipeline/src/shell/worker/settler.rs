@@ -119,14 +119,16 @@ async fn write_outputs(
         }
         ranges.push(begin..bytes.len());
     }
-    if bytes.is_empty() {
+    // A group is one lane's.
+    let lane = entries.first().map(|entry| entry.held.page.lane);
+    let Some(lane) = lane.filter(|_| !bytes.is_empty()) else {
         return Some(vec![None; entries.len()]);
-    }
+    };
     let bytes = bytes::Bytes::from(bytes);
     let mut writers = writers.lock().await;
     let writer = writers
         .entry(run.id.clone())
-        .or_insert_with(|| OutputWriter::new(env.ledger.session().clone()));
+        .or_insert_with(|| OutputWriter::new(env.ledger.session().clone(), lane));
     let (name, offset) = loop {
         match writer.write(&run.stores, bytes.clone()).await {
             Ok(place) => break place,
@@ -157,7 +159,9 @@ async fn write_large(
     json: &str,
 ) -> Option<Large> {
     loop {
-        match outputs::write_large(&run.stores, item, generation, json).await {
+        match outputs::write_large(&run.stores, item, generation, (env.ledger.session(), json))
+            .await
+        {
             Ok(large) => return Some(large),
             Err(error) if env.kill.is_cancelled() => {
                 tracing::warn!(%item, %error, "left without writing an output");

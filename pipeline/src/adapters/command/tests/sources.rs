@@ -26,6 +26,7 @@ impl Store {
         let meta = fs::metadata(self.file(key)).map_err(gone)?;
         let etag = format!("{}.{}-{}", meta.mtime(), meta.mtime_nsec(), meta.len());
         Ok(Object {
+            bucket: None,
             key: key.into(),
             size_bytes: meta.len(),
             pin: Pin {

@@ -59,6 +59,7 @@ fn object(key: &[u8], bytes: &[u8]) -> Object {
         .iter()
         .fold(0_u64, |sum, &b| sum.wrapping_mul(31) + u64::from(b));
     Object {
+        bucket: None,
         key: key.into(),
         size_bytes: bytes.len() as u64,
         pin: Pin {

@@ -1,12 +1,10 @@
-//! Keys out of a listing: S3 is asked to encode them, since XML cannot carry every character a key may
-//! have ("ListObjectsV2", EncodingType).
-//!
-//! Pure.
+//! Keys in the spelling of forms: listings are asked for it, since XML cannot carry every character a key may have
+//! ("ListObjectsV2", EncodingType), and events come in it ("Event message structure", key).
 
-/// A key as the listing spells it: `+` is a space, `%XX` a byte.
+/// A key as it is spelled: `+` is a space, `%XX` a byte.
 ///
 /// A `%` without two digits after it stands for itself: nothing is lost, whoever encoded badly.
-pub(super) fn decoded(spelled: &str) -> Vec<u8> {
+pub fn decoded(spelled: &str) -> Vec<u8> {
     let mut key = Vec::with_capacity(spelled.len());
     let mut rest = spelled.as_bytes();
     while let Some((&byte, behind)) = rest.split_first() {
