@@ -64,6 +64,11 @@ ci:
 localstack-image:
     bash localstack/build-image.sh
 
+# Put the chaos proxy before it: just proxy --rate 5%
+[group('emulator')]
+proxy *options:
+    cargo run -p trommel-localstack --bin trommel-proxy -- {{ options }}
+
 # Start LocalStack and wait until it answers
 [group('emulator')]
 localstack:

@@ -3,6 +3,8 @@
 //! A difference stands here with what was seen, and a test that meets it asks the profile: so a
 //! difference that goes away shows as a failing test, and none is skipped in silence.
 
+use trommel::core::event::Keys;
+
 /// Which emulator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -24,6 +26,8 @@ pub struct Profile {
     pub former_handles: FormerHandles,
     /// How a listing whose keys are to come percent-encoded is ordered and cut.
     pub encoded_listings: EncodedListings,
+    /// How keys are spelled in events.
+    pub event_keys: Keys,
 }
 
 /// What a delete makes of a handle that was good once. AWS: it succeeds, and the message may stay
@@ -63,16 +67,20 @@ impl Kind {
                 transact_writes_max: 10,
                 former_handles: FormerHandles::Accepted,
                 encoded_listings: EncodedListings::BySpelling,
+                // `%20` for a space, where AWS has `+`, which is the same to whoever decodes forms; but EventBridge's, too.
+                event_keys: Keys::Form,
             },
             Self::MiniStack => Profile {
                 transact_writes_max: 100,
                 former_handles: FormerHandles::Refused,
                 encoded_listings: EncodedListings::ByKey,
+                event_keys: Keys::Aws,
             },
             Self::Unknown => Profile {
                 transact_writes_max: 10,
                 former_handles: FormerHandles::Refused,
                 encoded_listings: EncodedListings::BySpelling,
+                event_keys: Keys::Form,
             },
         }
     }

@@ -3,6 +3,8 @@
 use std::fmt::Display;
 
 use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata as _};
+use aws_sdk_s3::types::{Event, NotificationConfiguration, QueueConfiguration};
+use aws_sdk_sqs::types::QueueAttributeName;
 use trommel::adapters::aws::{ApplyError, Blueprint, Clients, Found};
 
 use crate::endpoint::Emulator;
@@ -57,6 +59,49 @@ impl Emulator {
                 &DisplayErrorContext(error),
             )),
         }
+    }
+
+    /// Has a bucket's events sent to a queue, as its owner would.
+    ///
+    /// # Errors
+    /// The emulator's answer.
+    pub async fn notify(
+        &self,
+        clients: &Clients,
+        bucket: &str,
+        queue: &str,
+    ) -> Result<(), ProvisionError> {
+        let failed = |why: &dyn Display| ProvisionError::other(format!("bucket `{bucket}`"), why);
+        let url = clients.sqs.get_queue_url().queue_name(queue).send().await;
+        let url = url.map_err(|error| failed(&DisplayErrorContext(error)))?;
+        let attributes = clients
+            .sqs
+            .get_queue_attributes()
+            .set_queue_url(url.queue_url)
+            .attribute_names(QueueAttributeName::QueueArn)
+            .send()
+            .await;
+        let attributes = attributes.map_err(|error| failed(&DisplayErrorContext(error)))?;
+        let arn = attributes.attributes();
+        let arn = arn.and_then(|found| found.get(&QueueAttributeName::QueueArn));
+        let to_queue = QueueConfiguration::builder()
+            .queue_arn(arn.cloned().unwrap_or_default())
+            .events(Event::S3ObjectCreated)
+            .events(Event::S3ObjectRemoved)
+            .build()
+            .map_err(|error| failed(&error))?;
+        let configuration = NotificationConfiguration::builder()
+            .queue_configurations(to_queue)
+            .build();
+        let put = clients
+            .s3
+            .put_bucket_notification_configuration()
+            .bucket(bucket)
+            .notification_configuration(configuration)
+            .send()
+            .await;
+        put.map_err(|error| failed(&DisplayErrorContext(error)))?;
+        Ok(())
     }
 
     /// Makes a plain queue, as a user's ingest queue is.

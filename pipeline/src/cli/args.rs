@@ -103,6 +103,8 @@ pub enum Command {
     Runs(RunsArgs),
     /// List items of a run, or group its failures
     Items(ItemsArgs),
+    /// List the messages of a job that nobody could read (event mode)
+    Quarantine(QuarantineArgs),
     /// Show all about one item: input, attempts, causes, output
     Show(ShowArgs),
     /// Run again what did not succeed
@@ -238,6 +240,16 @@ pub struct ItemsArgs {
     pub group: bool,
     /// At most so many
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
+    pub limit: u32,
+}
+
+/// `quarantine`.
+#[derive(Clone, Debug, Args)]
+pub struct QuarantineArgs {
+    /// The job's name; without it, the job of the latest run
+    pub job: Option<String>,
+    /// At most so many
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
     pub limit: u32,
 }
 

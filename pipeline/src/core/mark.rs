@@ -166,7 +166,7 @@ impl Mark {
 fn order(a: &Taken, b: &Taken, sequencer: Sequencer) -> Ordering {
     match (sequencer, &a.sequencer, &b.sequencer) {
         (Sequencer::Trusted, Some(a), Some(b)) => compare_sequencers(a, b),
-        (Sequencer::Trusted, _, _) | (Sequencer::Ignored, _, _) => a.at.cmp(&b.at),
+        (Sequencer::Trusted | Sequencer::Ignored, _, _) => a.at.cmp(&b.at),
     }
 }
 

@@ -7,6 +7,7 @@
 //! Reading order: [`id`] and [`item`] name things, [`page`] is the unit that is leased and recorded,
 //! [`run`] is its frame, [`tolerance`], [`retry`] and [`redrive`] are the promises made to users.
 
+pub mod bill;
 pub mod class;
 pub mod event;
 pub mod id;

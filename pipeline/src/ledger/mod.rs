@@ -51,8 +51,8 @@ const TRIES_MAX: u32 = 12;
 const WAIT_FIRST: Duration = Duration::from_millis(20);
 const WAIT_MAX: Duration = Duration::from_secs(4);
 
-/// A write with no clear answer is looked up and repeated this often; each time the endpoint itself
-/// has been tried several times before.
+/// A write with no clear answer is looked up and repeated this often: tables try nothing again by
+/// themselves.
 const UNCLEAR_TRIES_MAX: u32 = 5;
 
 /// The ledger, as one session uses it. Cheap to clone.
@@ -97,18 +97,27 @@ impl Ledger {
             match self.table.get(key, Consistency::Strong).await {
                 Ok(Some(row)) => return error::readable(key, row).map(Some),
                 Ok(None) => return Ok(None),
-                Err(error) => tries.again(error, Repeat::Reads).await?,
+                Err(error) => tries.again(error, Repeat::AtWill).await?,
             }
         }
     }
 
     /// One write; only what certainly did not happen is tried again.
     async fn write(&self, write: Write) -> Result<Option<Row>, LedgerError> {
+        self.write_as(write, Repeat::Writes).await
+    }
+
+    /// One write that comes to the same when it is made twice: what may have happened is tried again, too.
+    async fn write_at_will(&self, write: Write) -> Result<(), LedgerError> {
+        self.write_as(write, Repeat::AtWill).await.map(|_| ())
+    }
+
+    async fn write_as(&self, write: Write, repeat: Repeat) -> Result<Option<Row>, LedgerError> {
         let mut tries = Tries::new(self);
         loop {
             match self.table.write(write.clone()).await {
                 Ok(row) => return Ok(row),
-                Err(error) => tries.again(error, Repeat::Writes).await?,
+                Err(error) => tries.again(error, repeat).await?,
             }
         }
     }
@@ -138,7 +147,7 @@ impl Ledger {
             let page = match self.table.query(query.clone()).await {
                 Ok(page) => page,
                 Err(error) => {
-                    tries.again(error, Repeat::Reads).await?;
+                    tries.again(error, Repeat::AtWill).await?;
                     continue;
                 }
             };
@@ -157,8 +166,8 @@ impl Ledger {
 /// Which errors may be met by trying again.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Repeat {
-    /// A read may always be repeated.
-    Reads,
+    /// A read may always be repeated, and so may some writes.
+    AtWill,
     /// A write only if it certainly did not happen.
     Writes,
 }
@@ -177,7 +186,7 @@ impl<'a> Tries<'a> {
     async fn again(&mut self, error: TableError, repeat: Repeat) -> Result<(), LedgerError> {
         let may_repeat = match &error {
             TableError::Conflict | TableError::Throttled(_) => true,
-            TableError::Unclear(_) => repeat == Repeat::Reads,
+            TableError::Unclear(_) => repeat == Repeat::AtWill,
             TableError::ConditionFailed { .. } | TableError::Refused(_) => false,
         };
         self.made += 1;

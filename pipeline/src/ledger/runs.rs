@@ -132,7 +132,21 @@ pub struct RunChange {
 impl Ledger {
     /// Starts a run. A name that is taken is refused.
     pub async fn create_run(&self, new: &NewRun) -> Result<(), LedgerError> {
-        self.transact(creations(new)).await
+        for tried in 0..UNCLEAR_TRIES_MAX {
+            match self.transact(creations(new)).await {
+                Err(error) if error.is_unclear() => {}
+                // The row is that of an earlier try whose answer was lost.
+                Err(error)
+                    if error.is_condition()
+                        && tried > 0
+                        && self.run(&new.id).await?.created == new.created =>
+                {
+                    return Ok(());
+                }
+                result => return result,
+            }
+        }
+        Err(unclear("a run's making"))
     }
 
     /// A run's row.
@@ -266,11 +280,11 @@ impl Ledger {
         )];
         let updates = vec![Update::Set("wish".into(), wish.as_str().into())];
         match self
-            .write(Write::update(keys::run(run), when, updates))
+            .write_at_will(Write::update(keys::run(run), when, updates))
             .await
         {
             Err(error) if error.is_condition() => Err(LedgerError::Raced),
-            result => result.map(|_| ()),
+            result => result,
         }
     }
 
@@ -358,13 +372,12 @@ impl Ledger {
             "compiled".into(),
             i64::from(generation.0).into(),
         )];
-        self.write(Write::update(
+        self.write_at_will(Write::update(
             keys::run(run),
             vec![Condition::Present],
             updates,
         ))
         .await
-        .map(|_| ())
     }
 }
 

@@ -166,9 +166,8 @@ impl Ledger {
             Update::Set("max".into(), i64::from(max).into()),
             Update::Add("lent".into(), 0),
         ];
-        self.write(Write::update(keys::pool(job), Vec::new(), updates))
+        self.write_at_will(Write::update(keys::pool(job), Vec::new(), updates))
             .await
-            .map(|_| ())
     }
 
     /// The pool as it is.

@@ -3,15 +3,64 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use tokio::sync::OnceCell;
+
 use crate::adapters::aws::{
     Blueprint, Buckets, Clients, DynamoTable, Endpoint, S3Objects, SqsQueue,
 };
+use crate::core::bill::Bill;
 use crate::core::id::JobName;
 use crate::core::lane::Lane;
 use crate::core::mark::Sequencer;
 use crate::ports::{Objects, Queue, Table};
 
 use super::backend::{BackendError, Purpose};
+
+/// The clients of a process, opened with the first that asks for them: one pool of connections, one meter.
+#[derive(Clone, Default)]
+pub(super) struct SharedClients(Arc<OnceCell<Clients>>);
+
+impl SharedClients {
+    async fn get(&self) -> &Clients {
+        self.0
+            .get_or_init(|| Box::pin(Clients::open(Endpoint::from_env())))
+            .await
+    }
+
+    /// A bucket, where the environment says.
+    pub(super) async fn bucket(&self, name: &str) -> Arc<dyn Objects> {
+        Arc::new(S3Objects::new(self.get().await, name))
+    }
+
+    /// All buckets, where the environment says.
+    pub(super) async fn buckets(&self) -> Arc<dyn Objects> {
+        Arc::new(Buckets::new(self.get().await.clone()))
+    }
+
+    /// A queue by its name or URL, and whether sequencers are believed there: no emulator has one that can be.
+    pub(super) async fn ingest(
+        &self,
+        queue: &str,
+    ) -> Result<(Arc<dyn Queue>, Sequencer), BackendError> {
+        let clients = self.get().await;
+        let opened = if queue.starts_with("https://") || queue.starts_with("http://") {
+            SqsQueue::at(clients, queue)
+        } else {
+            SqsQueue::open(clients, queue).await.map_err(unreachable)?
+        };
+        let sequencer = if clients.endpoint.path_style {
+            Sequencer::Ignored
+        } else {
+            Sequencer::Trusted
+        };
+        Ok((Arc::new(opened), sequencer))
+    }
+
+    /// What was asked of AWS so far; none if nothing could be.
+    pub(super) fn bill(&self) -> Option<Bill> {
+        self.0.get().map(|clients| clients.meter.snapshot())
+    }
+}
 
 /// An open table and the clients beside it.
 pub(super) struct AwsPlace {
@@ -25,8 +74,12 @@ fn unreachable(error: impl std::fmt::Display) -> BackendError {
 
 impl AwsPlace {
     /// Opens the table; to run items it is made if it is not there.
-    pub(super) async fn open(name: &str, purpose: Purpose) -> Result<Self, BackendError> {
-        let clients = Clients::open(Endpoint::from_env()).await;
+    pub(super) async fn open(
+        name: &str,
+        purpose: Purpose,
+        clients: &SharedClients,
+    ) -> Result<Self, BackendError> {
+        let clients = clients.get().await.clone();
         match purpose {
             Purpose::Run => {
                 let blueprint = Blueprint::new(name).map_err(unreachable)?;
@@ -63,32 +116,4 @@ impl AwsPlace {
         }
         Ok(queues)
     }
-}
-
-/// A bucket, where the environment says.
-pub(super) async fn bucket(name: &str) -> Arc<dyn Objects> {
-    let clients = Clients::open(Endpoint::from_env()).await;
-    Arc::new(S3Objects::new(&clients, name))
-}
-
-/// All buckets, where the environment says.
-pub(super) async fn buckets() -> Arc<dyn Objects> {
-    let clients = Clients::open(Endpoint::from_env()).await;
-    Arc::new(Buckets::new(clients))
-}
-
-/// A queue by its name or URL, and whether sequencers are believed there: no emulator has one that can be.
-pub(super) async fn ingest(queue: &str) -> Result<(Arc<dyn Queue>, Sequencer), BackendError> {
-    let clients = Clients::open(Endpoint::from_env()).await;
-    let opened = if queue.starts_with("https://") || queue.starts_with("http://") {
-        SqsQueue::at(&clients, queue)
-    } else {
-        SqsQueue::open(&clients, queue).await.map_err(unreachable)?
-    };
-    let sequencer = if clients.endpoint.path_style {
-        Sequencer::Ignored
-    } else {
-        Sequencer::Trusted
-    };
-    Ok((Arc::new(opened), sequencer))
 }

@@ -7,12 +7,21 @@ use std::sync::Arc;
 use crate::adapters::directory::Directory;
 use crate::adapters::memory::{MemoryObjects, MemoryQueue};
 use crate::adapters::sqlite::{Access, LockError, OpenError, RunnerLock, SqliteLedger};
+use crate::core::bill::Bill;
 use crate::core::id::RunId;
 use crate::core::job::{EventsSpec, InputSpec, Job, LedgerUri, Location};
 use crate::core::lane::Lane;
 use crate::core::mark::Sequencer;
 use crate::ports::{Objects, Queue, Runtime, Table};
 use crate::shell::{Settings, Stores};
+
+#[cfg(feature = "aws")]
+use super::aws::SharedClients;
+
+/// This build has none.
+#[cfg(not(feature = "aws"))]
+#[derive(Clone, Default)]
+struct SharedClients(());
 
 /// What a backend is opened for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +62,7 @@ pub struct Backend {
     runtime: Runtime,
     table: Arc<dyn Table>,
     place: BackendPlace,
+    clients: SharedClients,
 }
 
 enum BackendPlace {
@@ -79,26 +89,45 @@ impl Backend {
     ///
     /// # Errors
     /// [`BackendError`], in words for users.
-    #[cfg_attr(
-        not(feature = "aws"),
-        expect(clippy::unused_async, reason = "the build with AWS awaits here")
-    )]
     pub async fn open(
         uri: &LedgerUri,
         purpose: Purpose,
         runtime: Runtime,
     ) -> Result<Self, BackendError> {
+        Self::open_with(uri, purpose, runtime, SharedClients::default()).await
+    }
+
+    /// Opens the same ledger for another purpose, with the same connections and the same bill.
+    ///
+    /// # Errors
+    /// [`BackendError`], in words for users.
+    pub async fn reopen(&self, purpose: Purpose) -> Result<Self, BackendError> {
+        let (runtime, clients) = (self.runtime.clone(), self.clients.clone());
+        Self::open_with(&self.uri, purpose, runtime, clients).await
+    }
+
+    #[cfg_attr(
+        not(feature = "aws"),
+        expect(clippy::unused_async, reason = "the build with AWS awaits here")
+    )]
+    async fn open_with(
+        uri: &LedgerUri,
+        purpose: Purpose,
+        runtime: Runtime,
+        clients: SharedClients,
+    ) -> Result<Self, BackendError> {
         match uri {
-            LedgerUri::Sqlite(path) => Self::open_sqlite(uri, path, purpose, runtime),
+            LedgerUri::Sqlite(path) => Self::open_sqlite(uri, path, purpose, runtime, clients),
             #[cfg(feature = "aws")]
             LedgerUri::DynamoDb(name) => {
-                let place = super::aws::AwsPlace::open(name, purpose).await?;
+                let place = super::aws::AwsPlace::open(name, purpose, &clients).await?;
                 let table = place.table();
                 Ok(Self {
                     uri: uri.clone(),
                     runtime,
                     table,
                     place: BackendPlace::Aws(place),
+                    clients,
                 })
             }
             #[cfg(not(feature = "aws"))]
@@ -111,6 +140,7 @@ impl Backend {
         path: &Path,
         purpose: Purpose,
         runtime: Runtime,
+        clients: SharedClients,
     ) -> Result<Self, BackendError> {
         let lock = match purpose {
             Purpose::Run => Some(RunnerLock::acquire(path)?),
@@ -128,7 +158,20 @@ impl Backend {
             runtime,
             table,
             place,
+            clients,
         })
+    }
+
+    /// What this process asked of AWS so far; none if it asked nothing.
+    #[cfg(feature = "aws")]
+    pub fn bill(&self) -> Option<Bill> {
+        self.clients.bill()
+    }
+
+    /// Nothing: this build asks nothing of AWS.
+    #[cfg(not(feature = "aws"))]
+    pub fn bill(&self) -> Option<Bill> {
+        None
     }
 
     /// The ledger's table.
@@ -279,7 +322,7 @@ impl Backend {
 
     #[cfg(feature = "aws")]
     async fn bucket(&self, bucket: &str) -> Result<Arc<dyn Objects>, BackendError> {
-        Ok(super::aws::bucket(bucket).await)
+        Ok(self.clients.bucket(bucket).await)
     }
 
     /// The queue that events come from, and whether sequencers are believed where it is.
@@ -291,7 +334,7 @@ impl Backend {
         &self,
         events: &EventsSpec,
     ) -> Result<(Arc<dyn Queue>, Sequencer), BackendError> {
-        let (queue, here) = super::aws::ingest(&events.queue).await?;
+        let (queue, here) = self.clients.ingest(&events.queue).await?;
         Ok((queue, events.sequencer.unwrap_or(here)))
     }
 
@@ -311,7 +354,7 @@ impl Backend {
     /// All buckets as one store: its keys are `bucket/key`.
     #[cfg(feature = "aws")]
     pub async fn buckets(&self) -> Result<Arc<dyn Objects>, BackendError> {
-        Ok(super::aws::buckets().await)
+        Ok(self.clients.buckets().await)
     }
 
     /// All buckets as one store.

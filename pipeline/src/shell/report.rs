@@ -54,9 +54,9 @@ pub async fn report(ledger: &Ledger, run: &RunId) -> Result<RunReport, LedgerErr
     let counts = ItemCounts::new(total, tallies.settled(), running);
     Ok(RunReport {
         row,
-        met,
         counts,
         tallies,
+        met,
         sessions,
     })
 }

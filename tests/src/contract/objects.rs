@@ -100,6 +100,7 @@ pub async fn what_is_not_there_is_not_found(objects: &dyn Objects) {
 pub async fn head_and_list_tell_what_put_told(objects: &dyn Objects) {
     let key = "contract-head/object";
     let expected = Object {
+        bucket: None,
         pin: put(objects, key, "twelve bytes").await,
         key: key.as_bytes().into(),
         size_bytes: 12,

@@ -32,15 +32,20 @@ const RUN_WITHIN: Duration = Duration::from_mins(3);
 const WORKER_READY: &str = "working on the function lane";
 
 /// A table, a bucket and a place whose commands go to the emulator.
-struct Cloud {
-    place: Place,
-    ledger: String,
+pub(crate) struct Cloud {
+    pub(crate) place: Place,
+    pub(crate) ledger: String,
     bucket_name: String,
-    bucket: S3Objects,
+    pub(crate) bucket: S3Objects,
 }
 
 impl Cloud {
     async fn new(emulator: &Emulator, name: &str) -> Self {
+        Self::behind(emulator, emulator.url(), name).await
+    }
+
+    /// One whose commands go to this URL, which leads to the emulator.
+    pub(crate) async fn behind(emulator: &Emulator, url: &str, name: &str) -> Self {
         let clients = emulator.clients().await;
         let name = fresh(name);
         emulator
@@ -51,7 +56,7 @@ impl Cloud {
         let place = Place::elsewhere(
             &ledger,
             &[
-                ("AWS_ENDPOINT_URL", emulator.url()),
+                ("AWS_ENDPOINT_URL", url),
                 ("AWS_REGION", "us-east-1"),
                 ("AWS_ACCESS_KEY_ID", "test"),
                 ("AWS_SECRET_ACCESS_KEY", "test"),
@@ -66,11 +71,11 @@ impl Cloud {
     }
 
     /// A place in its bucket.
-    fn s3(&self, prefix: &str) -> String {
+    pub(crate) fn s3(&self, prefix: &str) -> String {
         format!("s3://{}/{prefix}", self.bucket_name)
     }
 
-    async fn read(&self, key: &str) -> String {
+    pub(crate) async fn read(&self, key: &str) -> String {
         let reader = self.bucket.get(key.as_bytes(), 0, None, None).await;
         let mut reader = reader.unwrap_or_else(|error| panic!("{key}: {error}"));
         let mut text = String::new();

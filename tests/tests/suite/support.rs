@@ -176,7 +176,7 @@ impl Place {
         let file = |path: &Path| File::create(path).expect("a file of ours");
         let mut command = Command::new(env!("CARGO_BIN_EXE_trommel-cli"));
         command.env_remove("TROMMEL_LEDGER");
-        let names_a_job = matches!(args.first(), Some(&("run" | "worker")));
+        let names_a_job = matches!(args.first(), Some(&("run" | "serve" | "worker")));
         if let (Some(ledger), false) = (&self.ledger, names_a_job) {
             command.env("TROMMEL_LEDGER", ledger);
         }

@@ -9,6 +9,8 @@ use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region};
 use aws_sdk_dynamodb::config::Credentials;
 
+use super::meter::Meter;
+use crate::core::bill::Service;
 use crate::ports::TableProfile;
 
 /// Actions in one transaction on AWS ("TransactWriteItems").
@@ -24,8 +26,23 @@ const ROW_BYTES_MAX: usize = 400 * 1024;
 /// How long outcomes are gathered: a settle costs money here and an answer takes milliseconds.
 const SETTLE_WITHIN: Duration = Duration::from_secs(1);
 
-/// The SDK's own default: first try and two more. Writes to the ledger go once (see `table`).
-pub(super) const TRIES: u32 = 3;
+/// Requests have one layer that tries again, never two, since their tries would multiply. The ledger's
+/// go once (see `table`): it tries again itself, knowing what it wrote. All others are tried by the SDK,
+/// within milliseconds at first. A start, a hint or a receive that fails five times in a row meets an
+/// outage, and those who asked go on from there at their own pace.
+const TRIES: u32 = 5;
+
+/// Nobody tries a put or a get again but the SDK, and S3 asks for patience: with the waits between them
+/// these tries take up to 18 s, about as long as the ledger's, and as a failover may.
+const S3_TRIES: u32 = 10;
+
+/// The longest wait after the first refusal as too fast; it doubles with each. The SDK's own is 1 s, which
+/// suits an account that is over its limit; ours come from single queues and prefixes that were hot for a
+/// moment. After other failures the SDK waits 25 or 50 ms.
+const THROTTLED_WAIT: Duration = Duration::from_millis(100);
+
+/// The longest of these waits; the ledger's is the same.
+const S3_WAIT_MAX: Duration = Duration::from_secs(4);
 
 /// A connection that takes longer will not come; the SDK's default is the same.
 const CONNECT_WITHIN: Duration = Duration::from_millis(3100);
@@ -139,6 +156,8 @@ pub struct Clients {
     pub sqs: aws_sdk_sqs::Client,
     /// For objects.
     pub s3: aws_sdk_s3::Client,
+    /// Counts the requests of all three.
+    pub meter: Meter,
 }
 
 impl Clients {
@@ -150,7 +169,7 @@ impl Clients {
             .operation_attempt_timeout(ANSWER_WITHIN)
             .build();
         let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
-            .retry_config(RetryConfig::standard().with_max_attempts(TRIES))
+            .retry_config(retries(TRIES))
             .timeout_config(timeouts);
         if let Some(url) = &endpoint.url {
             loader = loader.endpoint_url(url);
@@ -162,17 +181,33 @@ impl Clients {
                 .credentials_provider(Credentials::new("test", "test", None, None, "dummy")),
         };
         let shared = loader.load().await;
+        let meter = Meter::default();
+        let dynamodb = aws_sdk_dynamodb::config::Builder::from(&shared)
+            .interceptor(meter.of(Service::DynamoDb))
+            .build();
+        let sqs = aws_sdk_sqs::config::Builder::from(&shared)
+            .interceptor(meter.of(Service::Sqs))
+            .build();
         let s3 = aws_sdk_s3::config::Builder::from(&shared)
             .force_path_style(endpoint.path_style)
             .timeout_config(streaming_timeouts())
+            .retry_config(retries(S3_TRIES).with_max_backoff(S3_WAIT_MAX))
+            .interceptor(meter.of(Service::S3))
             .build();
         Self {
             endpoint,
-            dynamodb: aws_sdk_dynamodb::Client::new(&shared),
-            sqs: aws_sdk_sqs::Client::new(&shared),
+            dynamodb: aws_sdk_dynamodb::Client::from_conf(dynamodb),
+            sqs: aws_sdk_sqs::Client::from_conf(sqs),
             s3: aws_sdk_s3::Client::from_conf(s3),
+            meter,
         }
     }
+}
+
+fn retries(tries: u32) -> RetryConfig {
+    RetryConfig::standard()
+        .with_max_attempts(tries)
+        .with_initial_backoff(THROTTLED_WAIT)
 }
 
 /// For S3, where a try takes as long as its bytes do: only the connection is bounded here, and a

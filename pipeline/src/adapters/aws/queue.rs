@@ -27,7 +27,7 @@ const PROFILE: QueueProfile = QueueProfile {
 
 /// One SQS queue, a standard one.
 ///
-/// The SDK tries each request three times: a send may therefore double a message, as the contract
+/// The SDK tries each request several times: a send may therefore double a message, as the contract
 /// allows; the other requests may be repeated at will.
 #[derive(Clone, Debug)]
 pub struct SqsQueue {

@@ -1,15 +1,16 @@
 //! `Table` on DynamoDB: each of its calls is one request.
 //!
-//! Writes go once, without the SDK's own tries: after several, the last answer would say nothing of
-//! the earlier ones, `Throttled` could not promise that nothing was written, and an `Add` might be
-//! done twice. The ledger tries again itself, knowing what it wrote. Reads are tried as usual.
+//! Requests go once, without the SDK's own tries: after several writes the last answer would say nothing
+//! of the earlier ones, `Throttled` could not promise that nothing was written, and an `Add` might be
+//! done twice. The ledger tries again itself, reads as well as writes: two that try would multiply.
 
 use async_trait::async_trait;
 use aws_config::retry::RetryConfig;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::types::{
-    AttributeValue, ConditionCheck, Delete, Put, ReturnValue, TransactWriteItem, Update as Updating,
+    AttributeValue, ConditionCheck, Delete, Put, ReturnConsumedCapacity, ReturnValue,
+    TransactWriteItem, Update as Updating,
 };
 use base64::Engine as _;
 use sha2::{Digest as _, Sha256};
@@ -28,14 +29,16 @@ use crate::ports::{
 /// The longest ClientRequestToken ("TransactWriteItems").
 const TOKEN_CHARS: usize = 36;
 
+/// Units of the whole request, for the meter.
+const METERED: ReturnConsumedCapacity = ReturnConsumedCapacity::Total;
+
 /// The least text that can be a key: DynamoDB takes no empty ones.
 const LEAST_KEY: &str = "\0";
 
 /// A DynamoDB table with string keys `pk` and `sk`.
 #[derive(Clone, Debug)]
 pub struct DynamoTable {
-    reading: Client,
-    writing: Client,
+    client: Client,
     name: String,
     profile: TableProfile,
 }
@@ -50,8 +53,7 @@ impl DynamoTable {
             .retry_config(RetryConfig::disabled())
             .build();
         Self {
-            reading: clients.dynamodb.clone(),
-            writing: Client::from_conf(once),
+            client: Client::from_conf(once),
             name: name.into(),
             profile: clients.endpoint.table,
         }
@@ -60,9 +62,10 @@ impl DynamoTable {
     async fn put(&self, key: Key, when: &[Condition], row: Row) -> Result<Row, TableError> {
         let mut words = Words::default();
         let condition = words.conditions(when);
-        self.writing
+        self.client
             .put_item()
             .table_name(&self.name)
+            .return_consumed_capacity(METERED)
             .set_item(Some(item(key, &row)?))
             .set_condition_expression(condition)
             .set_expression_attribute_names(words.names())
@@ -83,9 +86,10 @@ impl DynamoTable {
         let condition = words.conditions(when);
         let updating = words.updates(updates);
         let answer = self
-            .writing
+            .client
             .update_item()
             .table_name(&self.name)
+            .return_consumed_capacity(METERED)
             .set_key(Some(key_attributes(key)))
             .set_update_expression(updating)
             .set_condition_expression(condition)
@@ -102,9 +106,10 @@ impl DynamoTable {
     async fn delete(&self, key: Key, when: &[Condition]) -> Result<(), TableError> {
         let mut words = Words::default();
         let condition = words.conditions(when);
-        self.writing
+        self.client
             .delete_item()
             .table_name(&self.name)
+            .return_consumed_capacity(METERED)
             .set_key(Some(key_attributes(key)))
             .set_condition_expression(condition)
             .set_expression_attribute_names(words.names())
@@ -172,9 +177,10 @@ impl Table for DynamoTable {
     async fn get(&self, key: &Key, consistency: Consistency) -> Result<Option<Row>, TableError> {
         bounds::check_key(key)?;
         let answer = self
-            .reading
+            .client
             .get_item()
             .table_name(&self.name)
+            .return_consumed_capacity(METERED)
             .set_key(Some(key_attributes(key.clone())))
             .consistent_read(is_strong(consistency))
             .send()
@@ -208,9 +214,10 @@ impl Table for DynamoTable {
             actions.push(self.action(write)?);
         }
         let answer = self
-            .writing
+            .client
             .transact_write_items()
             .set_transact_items(Some(actions))
+            .return_consumed_capacity(METERED)
             .client_request_token(request_token(&self.name, token))
             .send()
             .await;
@@ -238,9 +245,10 @@ impl Table for DynamoTable {
             key_attributes(key)
         });
         let answer = self
-            .reading
+            .client
             .query()
             .table_name(&self.name)
+            .return_consumed_capacity(METERED)
             .key_condition_expression("#pk = :pk AND #sk BETWEEN :from AND :to")
             .expression_attribute_names("#pk", PK)
             .expression_attribute_names("#sk", SK)

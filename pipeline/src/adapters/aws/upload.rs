@@ -106,6 +106,7 @@ impl S3Upload {
             self.send_part().await?;
         }
         let id = self.id().await?;
+        let count = self.parts.len();
         let parts = CompletedMultipartUpload::builder()
             .set_parts(Some(std::mem::take(&mut self.parts)))
             .build();
@@ -118,9 +119,28 @@ impl S3Upload {
             .upload_id(id)
             .multipart_upload(parts)
             .send()
-            .await
-            .map_err(|error| Fault::of(&error).objects(self.place(), ObjectsError::Changed))?;
-        Ok(pinned(answer.e_tag, answer.version_id))
+            .await;
+        match answer {
+            Ok(answer) => Ok(pinned(answer.e_tag, answer.version_id)),
+            Err(error) => match Fault::of(&error).objects(self.place(), ObjectsError::Changed) {
+                ObjectsError::NotFound(place) => self.ended_before(place, count).await,
+                error => Err(error),
+            },
+        }
+    }
+
+    /// The upload is not there any more. If an earlier try ended it and its reply was lost, then the object is
+    /// there, and its eTag says of how many parts it is made ("Checking object integrity").
+    async fn ended_before(&self, place: String, parts: usize) -> Result<Pin, ObjectsError> {
+        let object = self.store.head(self.key.as_bytes()).await?;
+        let etag = object.pin.etag.trim_matches('"');
+        let is_it = etag
+            .rsplit_once('-')
+            .is_some_and(|(_, count)| count == parts.to_string());
+        if is_it {
+            return Ok(object.pin);
+        }
+        Err(ObjectsError::NotFound(place))
     }
 }
 
@@ -156,15 +176,20 @@ impl Upload for S3Upload {
 
     async fn abort(self: Box<Self>) -> Result<(), ObjectsError> {
         let Some(id) = &self.begun else { return Ok(()) };
-        self.store
+        let answer = self
+            .store
             .client()
             .abort_multipart_upload()
             .bucket(self.store.bucket())
             .key(&self.key)
             .upload_id(id)
             .send()
-            .await
-            .map_err(|error| Fault::of(&error).objects(self.place(), ObjectsError::Changed))?;
-        Ok(())
+            .await;
+        let Err(error) = answer else { return Ok(()) };
+        match Fault::of(&error).objects(self.place(), ObjectsError::Changed) {
+            // An earlier try gave it up, and its reply was lost.
+            ObjectsError::NotFound(_) => Ok(()),
+            error => Err(error),
+        }
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::bill;
 use super::open::{Open, open};
 use super::watch::{Rates, pause, snapshot, talk};
 use crate::cli::args::{Global, ItemsArgs, OneRun, RunsArgs, ShowArgs, StatusArgs};
@@ -54,12 +55,17 @@ pub(super) async fn status(global: &Global, args: StatusArgs) -> Result<Exit, Cl
     match screen {
         Some(screen) if !global.json => screen.finish(&shown),
         Some(_) => {}
-        None if global.json => print(&json_line(&shown))?,
+        None if global.json => {
+            let mut value = serde_json::to_value(&shown).unwrap_or_default();
+            bill::add(&mut value, &at);
+            print(&json_line(&value))?;
+        }
         None => {
             let width = tables::stdout_width().map_or(WIDTH_DEFAULT, usize::from);
             print(&screen::render(&shown, width, Color::of_stdout()))?;
         }
     }
+    bill::tell(&at, global);
     if args.watch {
         return Ok(Exit::of_run(
             shown.status,

@@ -1,8 +1,10 @@
 //! What each command does: opens the ledger, calls the runner or reads the report, shows the result.
 
+mod bill;
 mod control;
 mod look;
 mod open;
+mod quarantine;
 mod redrive;
 mod run;
 mod serve;
@@ -31,6 +33,7 @@ pub(super) fn carry_out(cli: Cli) -> Result<Exit, CliError> {
             Command::Status(args) => look::status(&global, args).await,
             Command::Runs(args) => look::runs(&global, args).await,
             Command::Items(args) => look::items(&global, args).await,
+            Command::Quarantine(args) => quarantine::quarantine(&global, args).await,
             Command::Show(args) => look::show(&global, args).await,
             Command::Audit(args) => look::audit(&global, args).await,
             Command::Pause(args) => control::pause(&global, args).await,

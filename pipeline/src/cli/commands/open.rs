@@ -48,14 +48,18 @@ pub(super) async fn open(global: &Global, purpose: Purpose) -> Result<Open, CliE
 
 /// Opens this ledger.
 pub(super) async fn open_uri(uri: &LedgerUri, purpose: Purpose) -> Result<Open, CliError> {
-    let runtime = tokio_runtime::runtime();
-    let backend = Backend::open(uri, purpose, runtime.clone()).await?;
+    let backend = Backend::open(uri, purpose, tokio_runtime::runtime()).await?;
+    Ok(opened(backend))
+}
+
+fn opened(backend: Backend) -> Open {
+    let runtime = backend.runtime().clone();
     let session = SessionId::new(format!("cli-{:016x}", runtime.entropy.next_u64()));
     let ledger = Ledger::new(backend.table(), runtime, session);
-    Ok(Open {
+    Open {
         backend: Arc::new(backend),
         ledger,
-    })
+    }
 }
 
 /// The default ledger of this directory, or of the nearest one above that has one.
@@ -68,6 +72,12 @@ fn nearest(here: &Path) -> PathBuf {
 }
 
 impl Open {
+    /// The same ledger, opened to run items.
+    pub(super) async fn into_running(self) -> Result<Self, CliError> {
+        let backend = self.backend.reopen(Purpose::Run).await?;
+        Ok(opened(backend))
+    }
+
     /// The run that is meant.
     pub(super) async fn run(&self, which: &RunRef) -> Result<RunRow, CliError> {
         let id = match which {

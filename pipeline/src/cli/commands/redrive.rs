@@ -1,6 +1,6 @@
 //! `redrive`: a plan first, then the same foreground work as `run`.
 
-use super::open::{Open, open, open_uri, parse};
+use super::open::{Open, open, parse};
 use super::run::{Working, replace_job};
 use crate::cli::args::{Global, ItemList, RedriveArgs, RunRef, SelectionArgs};
 use crate::cli::error::{CliError, ErrorCode};
@@ -44,8 +44,7 @@ pub(super) async fn redrive(global: &Global, args: RedriveArgs) -> Result<Exit, 
             )),
         );
     }
-    let at = open_uri(looking.backend.uri(), Purpose::Run).await?;
-    drop(looking);
+    let at = looking.into_running().await?;
     let row = at.run(&RunRef::Id(row.id)).await?;
     let row = replace_job(&at, row, args.job.as_deref()).await?;
     let job = parse(&StoredJob::of(&row))?;

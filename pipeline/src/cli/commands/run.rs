@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use super::bill;
 use super::open::{Open, current_dir, job_errors, open, open_uri, parse};
 use super::watch;
 use crate::cli::args::{Global, ResumeArgs, RunArgs, RunRef, WorkerArgs};
@@ -162,8 +163,7 @@ async fn create(at: &Open, job: &Job, stored: &StoredJob) -> Result<RunRow, CliE
 pub(super) async fn resume(global: &Global, args: ResumeArgs) -> Result<Exit, CliError> {
     let looking = open(global, Purpose::Write).await?;
     let row = looking.run(&args.run.run).await?;
-    let at = open_uri(looking.backend.uri(), Purpose::Run).await?;
-    drop(looking);
+    let at = looking.into_running().await?;
     let row = at.run(&RunRef::Id(row.id)).await?;
     let limits_before = row.state.limits;
     let row = replace_job(&at, row, args.job.as_deref()).await?;
@@ -302,6 +302,7 @@ pub(super) async fn worker(global: &Global, args: WorkerArgs) -> Result<Exit, Cl
     }
     let leaving = Leaving::listen(&working.foreground.drain, global)?;
     working.foreground.work(&job, &[args.lane]).await?;
+    bill::tell(&at, global);
     Ok(leaving.exit().unwrap_or(Exit::Success))
 }
 
@@ -356,7 +357,7 @@ impl Working {
         let (ended, shown) =
             tokio::join!(work, watch::watch(&at.ledger, &row.id, job, global, &done));
         let (ended, shown) = (ended?, shown?);
-        tell_end(&ended, &shown, job, global);
+        tell_end(&ended, &shown, job, at, global);
         let exit = Exit::of_run(shown.status, shown.item_counts.settled().failures());
         Ok(leaving
             .exit()
@@ -374,7 +375,7 @@ fn is_interrupted(row: &RunRow) -> bool {
     }
 }
 
-fn tell_end(ended: &Ended, shown: &Snapshot, job: &Job, global: &Global) {
+fn tell_end(ended: &Ended, shown: &Snapshot, job: &Job, at: &Open, global: &Global) {
     let run = &shown.run;
     let manifest = ended.manifest.as_ref().zip(job.results.as_ref());
     let results = manifest.map(|(manifest, place)| manifest_place(manifest, place));
@@ -383,11 +384,13 @@ fn tell_end(ended: &Ended, shown: &Snapshot, job: &Job, global: &Global) {
         if let (Some(object), Some(results)) = (value.as_object_mut(), &results) {
             object.insert("results".into(), results.as_str().into());
         }
+        bill::add(&mut value, at);
         // A reader that went away is no failure of the run.
         let _ = crate::cli::print(&json_line(&value));
     } else {
         let _ = crate::cli::print(&format!("{run}\n"));
     }
+    bill::tell(at, global);
     if global.quiet {
         return;
     }

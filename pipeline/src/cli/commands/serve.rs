@@ -1,10 +1,12 @@
 //! `serve`: a process that takes in events until it is told to stop, and says how its windows stand.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use super::bill;
 use super::open::{Open, current_dir, job_errors, open_uri};
 use super::run::{Leaving, Working, read_job};
 use super::watch::{Rates, clock, snapshot};
@@ -57,6 +59,7 @@ pub(super) async fn serve(global: &Global, args: ServeArgs) -> Result<Exit, CliE
     };
     let (ended, ()) = tokio::join!(work, show(&at, &job, global, &done));
     ended?;
+    bill::tell(&at, global);
     Ok(leaving.exit().unwrap_or(Exit::Success))
 }
 
@@ -141,7 +144,7 @@ fn line(snapshot: &Snapshot) -> String {
         (met.quarantined, "quarantined"),
     ] {
         if number > 0 {
-            line.push_str(&format!(", {number} {what}"));
+            write!(line, ", {number} {what}").expect("a String takes everything");
         }
     }
     line
