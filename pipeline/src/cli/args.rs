@@ -2,12 +2,17 @@
 
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde::Deserialize;
 
 use crate::core::class::Class;
+use crate::core::duty::Duty;
 use crate::core::id::{ItemId, RunId};
 use crate::core::lane::Lane;
+use crate::core::price::Prices;
+use crate::core::time::Timestamp;
 use crate::core::tolerance::Percent;
 use crate::job_file::units;
 use crate::runner::Role;
@@ -117,6 +122,14 @@ pub enum Command {
     Stop(OneRun),
     /// Count everything again and compare with what the ledger says
     Audit(OneRun),
+    /// Make what a job needs on AWS, and print the policy its processes need
+    Provision(ProvisionArgs),
+    /// Look whether what a job needs is there, as it should be, and reached
+    Doctor(DoctorArgs),
+    /// Say what a job will ask of AWS and cost, before it starts
+    Estimate(EstimateArgs),
+    /// Find objects whose events were lost, and have them taken in
+    Reconcile(ReconcileArgs),
     /// Ends the process groups of calls when the process that started it dies
     #[command(name = "__reaper", hide = true)]
     Reaper,
@@ -419,6 +432,198 @@ pub struct ResumeArgs {
     /// What this process does: all, or router (reads, routes and judges; calls are left to `worker`s)
     #[arg(long, value_name = "ROLE", default_value = "all", value_parser = role)]
     pub role: Role,
+}
+
+/// `provision`.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+Makes the ledger's table with its time to live and a queue for each lane; for events also the
+ingest queue with its dead-letter queue, S3's leave to send, and the bucket's notification. What is
+there is changed only where it differs, and what is not Trommel's (other statements of a policy,
+other notifications of a bucket) is kept.
+
+Examples:
+  trommel provision photos.toml                     what would be made, and the policy
+  trommel provision photos.toml --apply
+  trommel provision photos.toml --role worker --json")]
+pub struct ProvisionArgs {
+    /// The job file
+    pub job: PathBuf,
+    /// Say what would be made or changed, and do nothing: the default
+    #[arg(long, conflicts_with = "apply")]
+    pub dry_run: bool,
+    /// Make it
+    #[arg(long)]
+    pub apply: bool,
+    /// Whose policy is printed: all, router or worker
+    #[arg(long, value_name = "ROLE", default_value = "all", value_parser = duty)]
+    pub role: Duty,
+}
+
+/// `doctor`.
+#[derive(Clone, Debug, Args)]
+#[command(
+    after_help = "Exits 0 if nothing fails, 4 if anything does; warnings do not count.\n\nExamples:\n  trommel doctor photos.toml"
+)]
+pub struct DoctorArgs {
+    /// The job file
+    pub job: PathBuf,
+}
+
+/// `estimate`.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+Counts requests, write and read units by service, for work that is there when it starts. Ranges and
+inline values are counted by themselves, objects by listing up to 100,000 of them; files of rows and
+events want --items.
+
+Examples:
+  trommel estimate photos.toml --items 5000000 --mean-size '2 MiB'
+  trommel estimate photos.toml --prices frankfurt.toml")]
+pub struct EstimateArgs {
+    /// The job file
+    pub job: PathBuf,
+    /// So many items, instead of counting them
+    #[arg(long, value_name = "N")]
+    pub items: Option<u64>,
+    /// How large objects are, with --items or events: it decides their lane
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub mean_size: Option<u64>,
+    /// A TOML file with prices of your own: write_unit_million_usd = 0.7, and so on
+    #[arg(long, value_name = "FILE")]
+    pub prices: Option<PathBuf>,
+    /// Prices given here.
+    #[command(flatten)]
+    pub own: PriceArgs,
+}
+
+/// Prices that replace those of the list: options, and the keys of a file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Args, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[command(next_help_heading = "Prices, in US dollars")]
+#[expect(clippy::struct_field_names, reason = "the names of the options")]
+pub struct PriceArgs {
+    /// A million of DynamoDB's write units
+    #[arg(long, value_name = "USD", value_parser = price)]
+    write_unit_million_usd: Option<f64>,
+    /// A million of DynamoDB's read units
+    #[arg(long, value_name = "USD", value_parser = price)]
+    read_unit_million_usd: Option<f64>,
+    /// A million requests to SQS
+    #[arg(long, value_name = "USD", value_parser = price)]
+    sqs_request_million_usd: Option<f64>,
+    /// A million puts and lists of S3
+    #[arg(long, value_name = "USD", value_parser = price)]
+    s3_put_million_usd: Option<f64>,
+    /// A million gets of S3
+    #[arg(long, value_name = "USD", value_parser = price)]
+    s3_get_million_usd: Option<f64>,
+}
+
+impl PriceArgs {
+    /// Puts what is given in the place of what is there.
+    pub fn put_over(&self, prices: &mut Prices) {
+        for (given, price) in [
+            (
+                self.write_unit_million_usd,
+                &mut prices.write_unit_million_usd,
+            ),
+            (
+                self.read_unit_million_usd,
+                &mut prices.read_unit_million_usd,
+            ),
+            (
+                self.sqs_request_million_usd,
+                &mut prices.sqs_request_million_usd,
+            ),
+            (self.s3_put_million_usd, &mut prices.s3_put_million_usd),
+            (self.s3_get_million_usd, &mut prices.s3_get_million_usd),
+        ] {
+            *price = given.unwrap_or(*price);
+        }
+    }
+}
+
+/// `reconcile`.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+Lists the job's bucket and prefix, and compares what was written since WHEN with the marks of what
+was taken in. Marks go after 28 days, so nothing older can be told. Says what is missing and what
+taking it in costs; with --apply it sends a message for each to the ingest queue, where it is taken
+in as any event is.
+
+Examples:
+  trommel reconcile photos.toml --since 2h
+  trommel reconcile photos.toml --since 2026-11-20 --apply
+  trommel reconcile photos.toml --since 2026-11-20T08:00:00Z --apply --yes")]
+pub struct ReconcileArgs {
+    /// The job file: its input is events, its bucket is named
+    pub job: PathBuf,
+    /// What was written from then on: 2h, 3days, 2026-11-20 (UTC), 2026-11-20T08:00:00Z
+    #[arg(long, value_name = "WHEN", value_parser = Since::from_str)]
+    pub since: Since,
+    /// What was written within the last so long is left to its events
+    #[arg(long, value_name = "DURATION", default_value = "15min", value_parser = humantime::parse_duration)]
+    pub leave: Duration,
+    /// Have it taken in
+    #[arg(long)]
+    pub apply: bool,
+    /// Do not ask, however many there are
+    #[arg(long, requires = "apply")]
+    pub yes: bool,
+}
+
+/// A moment, or so long ago.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Since {
+    /// This moment.
+    At(Timestamp),
+    /// So long before now.
+    Ago(Duration),
+}
+
+impl Since {
+    /// The moment that is meant.
+    pub fn moment(self, now: Timestamp) -> Timestamp {
+        match self {
+            Self::At(moment) => moment,
+            Self::Ago(ago) => {
+                let ago = i64::try_from(ago.as_millis()).unwrap_or(i64::MAX);
+                Timestamp(now.0.saturating_sub(ago))
+            }
+        }
+    }
+}
+
+impl FromStr for Since {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Ok(moment) = text.parse::<jiff::Timestamp>() {
+            return Ok(Self::At(Timestamp(moment.as_millisecond())));
+        }
+        if let Ok(date) = text.parse::<jiff::civil::Date>() {
+            let midnight = date.to_zoned(jiff::tz::TimeZone::UTC);
+            let midnight = midnight.map_err(|error| error.to_string())?;
+            return Ok(Self::At(Timestamp(midnight.timestamp().as_millisecond())));
+        }
+        let ago = humantime::parse_duration(text);
+        ago.map(Self::Ago).map_err(|_| {
+            "write how long ago (2h, 3days), a date, or a moment (2026-11-20T08:00:00Z)".to_owned()
+        })
+    }
+}
+
+fn duty(text: &str) -> Result<Duty, String> {
+    Duty::from_name(text).ok_or_else(|| "a role is `all`, `router` or `worker`".to_owned())
+}
+
+fn price(text: &str) -> Result<f64, String> {
+    let price = text
+        .parse()
+        .ok()
+        .filter(|price: &f64| price.is_finite() && *price >= 0.0);
+    price.ok_or_else(|| "a price is a number of dollars, 0.625 for example".to_owned())
 }
 
 fn lane(text: &str) -> Result<Lane, String> {

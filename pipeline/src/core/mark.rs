@@ -5,6 +5,7 @@
 
 use std::cmp::Ordering;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +14,9 @@ use super::time::Timestamp;
 
 /// Events of one key and millisecond that a mark remembers beside the last: more than a bucket can write.
 pub const TWINS_MAX: usize = 8;
+
+/// How long a mark is kept: twice as long as a queue keeps a message, 14 days ("Amazon SQS message quotas").
+pub const MARK_KEPT: Duration = Duration::from_secs(28 * 86_400);
 
 /// Whether sequencers can be believed. No emulator gives one that can: they are constant or missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +76,11 @@ pub struct Taken {
 }
 
 impl Taken {
+    /// Whether it is a removal: nothing has to become ready for it to be known.
+    pub fn is_removal(&self) -> bool {
+        *self.etag == *EventKind::Removed.as_str()
+    }
+
     /// An event, taken by an intake.
     pub fn of(event: &ObjectEvent, by: &Claim) -> Self {
         let etag = event.etag.clone();
@@ -133,6 +142,18 @@ impl Mark {
                 Compared::News(Self { last: event, twins })
             }
         }
+    }
+
+    /// What was taken of an object in the state that a listing shows: that very state, or one that is later. A listing
+    /// has no sequencer, and times in whole seconds: `event` stands at the end of its second.
+    pub fn taken_of_listed(&self, event: &ObjectEvent) -> Option<&Taken> {
+        if event.version.is_some() {
+            return Some(&self.last);
+        }
+        let mut all = std::iter::once(&self.last).chain(&self.twins);
+        let is_same = |taken: &&Taken| event.etag.as_ref() == Some(&taken.etag);
+        let is_later = self.last.at > event.at;
+        all.find(is_same).or_else(|| is_later.then_some(&self.last))
     }
 
     /// The mark of a version: whatever comes again is the same.
@@ -266,6 +287,31 @@ mod tests {
             mark.compare(taken("0055", 6, "a"), Sequencer::Trusted),
             Compared::Same(claim("i5a"))
         );
+    }
+
+    #[test]
+    fn a_listed_state_is_taken_if_it_or_a_later_one_is() {
+        let listed = |etag: &str, at: i64| ObjectEvent {
+            bucket: "photos".into(),
+            key: b"k".as_slice().into(),
+            kind: EventKind::Created,
+            size_bytes: Some(1),
+            etag: Some(etag.into()),
+            version: None,
+            sequencer: None,
+            at: Timestamp(at),
+        };
+        let mark = Mark::first(taken("A1", 5_300, "a"));
+        let by = |event: &ObjectEvent| mark.taken_of_listed(event).map(|taken| taken.etag.clone());
+        assert_eq!(by(&listed("a", 5_999)), Some("a".into()));
+        assert_eq!(by(&listed("z", 4_999)), Some("a".into()), "superseded");
+        assert_eq!(by(&listed("b", 6_999)), None, "an overwrite nobody told of");
+        assert_eq!(by(&listed("b", 5_999)), None, "one within the same second");
+        let twin = mark.compare(taken("", 5_300, "b"), Sequencer::Ignored);
+        let Compared::News(both) = twin else {
+            panic!("a twin is taken")
+        };
+        assert!(both.taken_of_listed(&listed("a", 5_999)).is_some());
     }
 
     proptest! {

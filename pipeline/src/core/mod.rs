@@ -9,7 +9,10 @@
 
 pub mod bill;
 pub mod class;
+pub mod duty;
+pub mod estimate;
 pub mod event;
+pub mod form;
 pub mod id;
 pub mod invariant;
 pub mod item;

@@ -86,6 +86,11 @@ impl Ledger {
         }
     }
 
+    /// The mark of an object, if there is one.
+    pub async fn mark_of(&self, at: &MarkOf) -> Result<Option<Mark>, LedgerError> {
+        Ok(self.seen_mark(at).await?.map(|seen| seen.mark))
+    }
+
     async fn seen_mark(&self, at: &MarkOf) -> Result<Option<Seen>, LedgerError> {
         let key = keys::mark(at);
         match self.get(&key).await? {

@@ -294,16 +294,7 @@ impl Backend {
         &self,
         place: &Location,
     ) -> Result<(Arc<dyn Objects>, Vec<u8>), BackendError> {
-        match place {
-            Location::Path(path) => Ok((Arc::new(Directory::new(path)), Vec::new())),
-            Location::S3 { bucket, key } => {
-                let mut prefix = key.trim_end_matches('/').as_bytes().to_vec();
-                if !prefix.is_empty() {
-                    prefix.push(b'/');
-                }
-                Ok((self.bucket(bucket).await?, prefix))
-            }
-        }
+        tree_by(&self.clients, place).await
     }
 
     async fn file(&self, file: &Location) -> Result<(Arc<dyn Objects>, Vec<u8>), BackendError> {
@@ -315,14 +306,10 @@ impl Backend {
                 Ok((Arc::new(Directory::new(directory)), name))
             }
             Location::S3 { bucket, key } => {
-                Ok((self.bucket(bucket).await?, key.clone().into_bytes()))
+                let bucket = one_bucket(&self.clients, bucket).await?;
+                Ok((bucket, key.clone().into_bytes()))
             }
         }
-    }
-
-    #[cfg(feature = "aws")]
-    async fn bucket(&self, bucket: &str) -> Result<Arc<dyn Objects>, BackendError> {
-        Ok(self.clients.bucket(bucket).await)
     }
 
     /// The queue that events come from, and whether sequencers are believed where it is.
@@ -363,12 +350,47 @@ impl Backend {
     pub async fn buckets(&self) -> Result<Arc<dyn Objects>, BackendError> {
         Err(not_built("events as input"))
     }
+}
 
-    #[cfg(not(feature = "aws"))]
-    #[expect(clippy::unused_async, reason = "the build with AWS awaits here")]
-    async fn bucket(&self, _bucket: &str) -> Result<Arc<dyn Objects>, BackendError> {
-        Err(not_built("s3:// places"))
+/// A store and the prefix under which everything of `place` lies: empty, or ending in a slash. No ledger is needed.
+///
+/// # Errors
+/// This build reaches no buckets.
+pub async fn tree(place: &Location) -> Result<(Arc<dyn Objects>, Vec<u8>), BackendError> {
+    tree_by(&SharedClients::default(), place).await
+}
+
+async fn tree_by(
+    clients: &SharedClients,
+    place: &Location,
+) -> Result<(Arc<dyn Objects>, Vec<u8>), BackendError> {
+    match place {
+        Location::Path(path) => Ok((Arc::new(Directory::new(path)), Vec::new())),
+        Location::S3 { bucket, key } => {
+            let mut prefix = key.trim_end_matches('/').as_bytes().to_vec();
+            if !prefix.is_empty() {
+                prefix.push(b'/');
+            }
+            Ok((one_bucket(clients, bucket).await?, prefix))
+        }
     }
+}
+
+#[cfg(feature = "aws")]
+async fn one_bucket(
+    clients: &SharedClients,
+    bucket: &str,
+) -> Result<Arc<dyn Objects>, BackendError> {
+    Ok(clients.bucket(bucket).await)
+}
+
+#[cfg(not(feature = "aws"))]
+#[expect(clippy::unused_async, reason = "the build with AWS awaits here")]
+async fn one_bucket(
+    _clients: &SharedClients,
+    _bucket: &str,
+) -> Result<Arc<dyn Objects>, BackendError> {
+    Err(not_built("s3:// places"))
 }
 
 #[cfg(not(feature = "aws"))]

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use crate::adapters::tokio_runtime;
+use crate::core::bill::Bill;
 use crate::core::id::RunId;
+use crate::core::job::Job;
 use crate::core::run::{BreachStops, Limits};
 use crate::job_file::{Executors, JobErrors, Overrides};
 use crate::ledger::{Ledger, NewRun};
@@ -16,6 +18,7 @@ use crate::shell::report::{RunReport, report};
 use super::backend::{Backend, BackendError, Purpose};
 use super::foreground::{Foreground, Role, RunnerError};
 use super::opener::{JobOpener, StoredJob};
+use super::serve::Served;
 
 /// A job whose lanes are a handler of this program.
 ///
@@ -38,6 +41,9 @@ pub enum EmbedError {
     /// The run.
     #[error(transparent)]
     Runner(#[from] RunnerError),
+    /// The job's input has an end: run it.
+    #[error("the job's input is no queue of events")]
+    NoEvents,
     /// The current directory.
     #[error(transparent)]
     Io(#[from] std::io::Error),
@@ -81,19 +87,43 @@ impl Embedded {
     /// # Errors
     /// [`EmbedError`].
     pub async fn run(&self) -> Result<RunReport, EmbedError> {
+        Ok(self.run_with_bill().await?.0)
+    }
+
+    /// Takes in the events of the job until it is drained.
+    ///
+    /// # Errors
+    /// [`EmbedError`]; [`EmbedError::NoEvents`] if the job's input has an end.
+    pub async fn serve(&self) -> Result<Option<Bill>, EmbedError> {
+        let job = self.job.parse(Executors::InProcess)?;
+        let served = Served::new(&job, &self.job).ok_or(EmbedError::NoEvents)?;
+        let foreground = self.foreground(&job).await?;
+        foreground.serve(&served).await?;
+        Ok(foreground.backend.bill())
+    }
+
+    async fn foreground(&self, job: &Job) -> Result<Foreground, EmbedError> {
+        let runtime = tokio_runtime::runtime();
+        let backend = Arc::new(Backend::open(&job.ledger, Purpose::Run, runtime).await?);
+        let opener = JobOpener::handler(backend.clone(), self.handler.clone());
+        Ok(Foreground {
+            backend,
+            opener: Arc::new(opener),
+            who: format!("process {}", std::process::id()),
+            role: Role::All,
+            drain: self.drain.clone(),
+        })
+    }
+
+    /// As [`Embedded::run`]; answers what it asked of AWS, too, if it asked.
+    ///
+    /// # Errors
+    /// [`EmbedError`].
+    pub async fn run_with_bill(&self) -> Result<(RunReport, Option<Bill>), EmbedError> {
         let job = self.job.parse(Executors::InProcess)?;
         let runtime = tokio_runtime::runtime();
-        let backend = Arc::new(Backend::open(&job.ledger, Purpose::Run, runtime.clone()).await?);
-        let opener = JobOpener::handler(backend.clone(), self.handler.clone());
-        let who = format!("process {}", std::process::id());
-        let (opener, drain) = (Arc::new(opener), self.drain.clone());
-        let foreground = Foreground {
-            backend: backend.clone(),
-            opener,
-            who,
-            role: Role::All,
-            drain,
-        };
+        let foreground = self.foreground(&job).await?;
+        let backend = &foreground.backend;
         let run = RunId::new(format!(
             "{}-{:08x}",
             job.name,
@@ -116,6 +146,7 @@ impl Embedded {
         };
         ledger.create_run(&new).await.map_err(RunnerError::from)?;
         foreground.run(&job, &run).await?;
-        Ok(report(&ledger, &run).await.map_err(RunnerError::from)?)
+        let report = report(&ledger, &run).await.map_err(RunnerError::from)?;
+        Ok((report, backend.bill()))
     }
 }

@@ -10,8 +10,8 @@ mod foreground;
 mod opener;
 mod serve;
 
-pub use backend::{Backend, BackendError, Purpose};
+pub use backend::{Backend, BackendError, Purpose, tree};
 pub use embed::{EmbedError, Embedded};
 pub use foreground::{Ended, Foreground, Role, RunnerError};
 pub use opener::{JobOpener, StoredJob};
-pub use serve::Served;
+pub use serve::{Served, own_places};

@@ -57,20 +57,20 @@ impl Served {
             created: Timestamp(0),
         }
     }
+}
 
-    /// Where Trommel itself writes in S3: events of these places would never end.
-    fn own_places(&self) -> Vec<Vec<u8>> {
-        let places = [&self.job.results, &self.job.scratch].into_iter().flatten();
-        let in_s3 = places.filter_map(|place| match place {
-            Location::S3 { bucket, key } => {
-                let key = key.trim_end_matches('/');
-                let slash = if key.is_empty() { "" } else { "/" };
-                Some(format!("{bucket}/{key}{slash}").into_bytes())
-            }
-            Location::Path(_) => None,
-        });
-        in_s3.collect()
-    }
+/// Where Trommel itself writes in S3, as `bucket/prefix`: events of these places would never end.
+pub fn own_places(job: &Job) -> Vec<Vec<u8>> {
+    let places = [&job.results, &job.scratch].into_iter().flatten();
+    let in_s3 = places.filter_map(|place| match place {
+        Location::S3 { bucket, key } => {
+            let key = key.trim_end_matches('/');
+            let slash = if key.is_empty() { "" } else { "/" };
+            Some(format!("{bucket}/{key}{slash}").into_bytes())
+        }
+        Location::Path(_) => None,
+    });
+    in_s3.collect()
 }
 
 impl Foreground {
@@ -109,7 +109,7 @@ impl Foreground {
             queue,
             sequencer,
             results,
-            own_places: served.own_places(),
+            own_places: own_places(&served.job),
         }))
     }
 }

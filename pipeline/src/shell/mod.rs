@@ -14,6 +14,7 @@ mod outputs;
 mod part_cache;
 pub mod permits;
 mod reader;
+pub mod reconcile;
 mod redriver;
 pub mod report;
 mod router;

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::form;
 use crate::core::event::{EventKind, Keys, ObjectEvent};
+use crate::core::form;
 use crate::core::time::Timestamp;
 
 /// SNS wraps once, and EventBridge may send through SNS: more layers are no notification.
@@ -29,6 +29,39 @@ pub enum Notification {
 /// Why it is no notification, in words.
 pub fn decode(body: &str, keys: Keys) -> Result<Notification, String> {
     unwrap(body, keys, LAYERS_MAX)
+}
+
+/// A direct notification of an event, as S3 would write it; `keys` says how its readers take keys to be spelled.
+pub fn encode(event: &ObjectEvent, keys: Keys) -> String {
+    let key = match keys {
+        Keys::Aws | Keys::Form => form::encoded(&event.key),
+        Keys::Plain => String::from_utf8_lossy(&event.key).into_owned(),
+    };
+    let name = match event.kind {
+        EventKind::Created => "ObjectCreated:Put",
+        EventKind::Restored => "ObjectRestore:Completed",
+        EventKind::Removed => "ObjectRemoved:Delete",
+    };
+    let mut object = serde_json::json!({ "key": key });
+    let etag = event.etag.as_deref().map(|etag| etag.trim_matches('"'));
+    for (field, value) in [
+        ("size", event.size_bytes.map(Into::into)),
+        ("eTag", etag.map(Into::into)),
+        ("versionId", event.version.as_deref().map(Into::into)),
+        ("sequencer", event.sequencer.as_deref().map(Into::into)),
+    ] {
+        if let Some(value) = value {
+            object[field] = value;
+        }
+    }
+    serde_json::json!({ "Records": [{
+        "eventVersion": "2.1",
+        "eventSource": "aws:s3",
+        "eventTime": event.at.rfc3339(),
+        "eventName": name,
+        "s3": { "s3SchemaVersion": "1.0", "bucket": { "name": &*event.bucket }, "object": object },
+    }]})
+    .to_string()
 }
 
 fn unwrap(body: &str, keys: Keys, layers: u32) -> Result<Notification, String> {
@@ -244,6 +277,18 @@ mod tests {
         assert_eq!(event.sequencer.as_deref(), Some("0055AED6DCD90281E5"));
         assert_eq!(event.at, Timestamp(1_795_633_200_250));
         assert_eq!(&*only(DIRECT, Keys::Plain).key, b"in/a+b%2Bc%25.jpg");
+    }
+
+    #[test]
+    fn what_is_written_reads_back_in_each_spelling() {
+        for keys in [Keys::Aws, Keys::Form, Keys::Plain] {
+            let mut event = only(DIRECT, Keys::Aws);
+            assert_eq!(only(&encode(&event, keys), keys), event);
+            event.version = None;
+            event.sequencer = None;
+            event.key = "in/ä +%.jpg".as_bytes().into();
+            assert_eq!(only(&encode(&event, keys), keys), event);
+        }
     }
 
     #[test]

@@ -6,7 +6,6 @@
 pub mod compression;
 pub mod csv;
 pub mod events;
-pub mod form;
 pub mod json;
 pub mod jsonl;
 pub mod part_file;

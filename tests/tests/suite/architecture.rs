@@ -10,7 +10,7 @@ const MAY_USE: [(&str, &[&str]); 9] = [
     ("ledger", &["core", "ports"]),
     ("wire", &["core"]),
     ("shell", &["core", "ports", "ledger", "wire"]),
-    ("adapters", &["core", "ports"]),
+    ("adapters", &["core", "ports", "wire"]),
     ("job_file", &["core"]),
     (
         "runner",

@@ -17,6 +17,7 @@ use trommel::core::event::Keys;
 use trommel::ports::Queue;
 use trommel::ports::queue::Outgoing;
 use trommel_localstack::Emulator;
+use trommel_localstack::proxy::{Chaos, Fault, Proxy};
 
 use crate::emulator_arms::{emulator, fresh};
 use crate::support::{Counts, Place, Process, figure, now, scaled, wait_until};
@@ -51,6 +52,16 @@ enum Sends {
 
 impl Inbox {
     async fn new(emulator: &Emulator, name: &str, sends: Sends, job: &str) -> Self {
+        Self::behind(emulator, emulator.url(), name, (sends, job)).await
+    }
+
+    /// One whose program reaches the emulator at this URL; the test goes there directly.
+    async fn behind(
+        emulator: &Emulator,
+        url: &str,
+        name: &str,
+        (sends, job): (Sends, &str),
+    ) -> Self {
         let clients = emulator.clients().await;
         let name = fresh(name);
         let queue_name = format!("{name}-in");
@@ -68,7 +79,7 @@ impl Inbox {
         let place = Place::elsewhere(
             &format!("dynamodb:{name}"),
             &[
-                ("AWS_ENDPOINT_URL", emulator.url()),
+                ("AWS_ENDPOINT_URL", url),
                 ("AWS_REGION", "us-east-1"),
                 ("AWS_ACCESS_KEY_ID", "test"),
                 ("AWS_SECRET_ACCESS_KEY", "test"),
@@ -674,5 +685,71 @@ async fn two_routers_and_three_workers_lose_nothing_when_one_of_each_is_killed()
         emulator.kind().as_str(),
         log.count("start"),
         before.at_once(),
+    ));
+}
+
+/// Each fault strikes so many calls of a million: 5 %, so 30 % of all calls are struck.
+const RATE: u32 = 50_000;
+
+/// So many times as long as on a calm day may a bad one take.
+const SLOWER_MAX: u32 = 5;
+
+async fn served_behind(emulator: &Emulator, chaos: Chaos, events: usize) -> (Duration, u64) {
+    let proxy = Proxy::start(emulator.url(), chaos).expect("a free port of the loopback interface");
+    let job = "max_concurrency = 8";
+    let inbox = Inbox::behind(emulator, proxy.url(), "network", (Sends::Test, job)).await;
+    inbox.work("sleep 0.2");
+    let mut bodies = Vec::new();
+    for number in 0..events {
+        let put = inbox
+            .put(&format!("object {number}"), &content(number, 1))
+            .await;
+        let record = inbox.event("ObjectCreated:Put", &put, number as u32);
+        let body = json!({ "Records": [record] }).to_string();
+        bodies.extend([body.clone(), body]);
+    }
+    shuffle(&mut bodies);
+    inbox.send(&bodies).await;
+    let server = inbox.serve(&[]);
+    let begun = now();
+    inbox.is_drained().await;
+    let windows = inbox.wait_until_done(events as u64);
+    let took = begun.elapsed();
+    server.signal(Signal::SIGTERM);
+    server.wait_within(READY_WITHIN);
+    assert_eq!(total(&windows, |window| window.intake.taken), events as u64);
+    assert_eq!(
+        total(&windows, |window| window.item_counts.succeeded),
+        events as u64
+    );
+    let found = answers(&inbox.records(&windows, "SUCCEEDED"));
+    assert_eq!(found.len(), events);
+    inbox.audit(&windows);
+    let counts = proxy.counts();
+    let faults = Fault::ALL
+        .into_iter()
+        .map(|fault| counts.fired_times(fault));
+    (took, faults.sum())
+}
+
+#[tokio::test]
+async fn events_that_come_over_a_bad_network_are_counted_exactly() {
+    let Some(emulator) = emulator("event mode behind the chaos proxy").await else {
+        return;
+    };
+    let events = scaled(60, 300);
+    let (calm, none) = served_behind(emulator, Chaos::calm(), events).await;
+    let chaos = Chaos::each(1, RATE).expect("30 % is less than all");
+    let (struck, faults) = served_behind(emulator, chaos, events).await;
+    assert_eq!(none, 0);
+    assert!(faults > 20, "{faults} faults are no bad network");
+    let times = struck.as_secs_f64() / calm.as_secs_f64();
+    assert!(
+        struck <= calm * SLOWER_MAX,
+        "{struck:?} is {times:.1} times {calm:?}"
+    );
+    figure(&format!(
+        "{}: {events} events twice, calm {calm:.1?}, with {faults} faults {struck:.1?} ({times:.1} ×)",
+        emulator.kind().as_str()
     ));
 }

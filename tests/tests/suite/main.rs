@@ -14,6 +14,7 @@ mod contract_arms;
 mod emulator_arms;
 mod emulator_aws;
 mod emulator_chaos;
+mod emulator_commands;
 mod emulator_events;
 mod emulator_journey;
 mod journey_checksums;

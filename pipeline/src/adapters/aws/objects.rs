@@ -14,10 +14,10 @@ use bytes::Bytes;
 use super::classify::Fault;
 use super::config::Clients;
 use super::upload::S3Upload;
+use crate::core::form::decoded;
 use crate::core::item::{Object, Pin};
 use crate::ports::objects::{Listing, Reader, Upload};
 use crate::ports::{Objects, ObjectsError, ObjectsProfile};
-use crate::wire::form::decoded;
 
 /// The most keys in one answer ("ListObjectsV2", MaxKeys).
 const LIST_MAX: usize = 1000;

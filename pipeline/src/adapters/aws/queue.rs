@@ -11,6 +11,7 @@ use aws_sdk_sqs::types::{
     SendMessageBatchRequestEntry,
 };
 
+use super::blueprint;
 use super::classify::Fault;
 use super::config::{Clients, long_poll_timeouts};
 use crate::adapters::bounds::queue as bounds;
@@ -48,6 +49,13 @@ impl SqsQueue {
             Err(error) => return Err(named(name, Fault::of(&error).queue())),
         };
         Ok(Self::at(clients, url))
+    }
+
+    /// The ARN of a queue by its name or URL; none where there is none, or it does not tell.
+    pub async fn arn(clients: &Clients, place: &str) -> Option<String> {
+        let url = blueprint::queue::url(clients, place).await.ok()??;
+        let attributes = blueprint::queue::attributes(clients, place, &url).await;
+        Some(blueprint::queue::arn(&attributes.ok()?).to_owned())
     }
 
     /// The queue of that URL. Talks to nobody yet.

@@ -2,9 +2,18 @@
 
 mod bill;
 mod control;
+#[cfg(feature = "aws")]
+mod doctor;
+mod estimate;
 mod look;
+#[cfg(not(feature = "aws"))]
+mod not_built;
 mod open;
+#[cfg(feature = "aws")]
+mod provision;
 mod quarantine;
+#[cfg(feature = "aws")]
+mod reconcile;
 mod redrive;
 mod run;
 mod serve;
@@ -13,6 +22,8 @@ mod watch;
 use super::args::{Cli, Command};
 use super::error::{CliError, ErrorCode};
 use super::exit::Exit;
+#[cfg(not(feature = "aws"))]
+use not_built::{doctor, provision, reconcile};
 
 /// Carries out one command.
 pub(super) fn carry_out(cli: Cli) -> Result<Exit, CliError> {
@@ -38,6 +49,10 @@ pub(super) fn carry_out(cli: Cli) -> Result<Exit, CliError> {
             Command::Audit(args) => look::audit(&global, args).await,
             Command::Pause(args) => control::pause(&global, args).await,
             Command::Stop(args) => control::stop(&global, args).await,
+            Command::Provision(args) => Box::pin(provision::provision(&global, args)).await,
+            Command::Doctor(args) => Box::pin(doctor::doctor(&global, args)).await,
+            Command::Estimate(args) => Box::pin(estimate::estimate(&global, args)).await,
+            Command::Reconcile(args) => Box::pin(reconcile::reconcile(&global, args)).await,
             Command::Reaper => Ok(Exit::Usage),
         }
     });

@@ -10,7 +10,7 @@ use crate::core::id::{PageId, SessionId};
 use crate::core::item::{Input, Object, Pin};
 use crate::core::job::{Dedupe, Missing};
 use crate::core::lane::{Lane, Routed};
-use crate::core::mark::{Claim, IntakeId, MarkOf, Taken};
+use crate::core::mark::{Claim, IntakeId, MARK_KEPT, MarkOf, Taken};
 use crate::core::packing::{Order, PAGE_OBJECT_BYTES_MAX, pack};
 use crate::core::page::PAGE_ITEMS_MAX;
 use crate::core::planted::{Bug, is_planted};
@@ -26,9 +26,6 @@ use crate::shell::source::freeze;
 
 use super::letters::Letters;
 use super::{AGAIN_AFTER, Ingest};
-
-/// A mark outlives the queue's longest retention twice: 14 days ("Amazon SQS message quotas").
-const MARK_KEPT: std::time::Duration = std::time::Duration::from_secs(28 * 86_400);
 
 /// An event whose mark changes hands is looked at again so often, then it comes back later.
 const LOOKS_MAX: u32 = 5;

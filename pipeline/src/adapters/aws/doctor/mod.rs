@@ -1,0 +1,138 @@
+//! Looks whether a job's things in an account are there, are as they should be, and can be reached. Changes nothing.
+//!
+//! Each file looks at one kind of thing and says what it found, and what to do about it.
+
+mod buckets;
+mod clock;
+mod ingest;
+mod ledger;
+
+use serde::Serialize;
+
+use super::blueprint::ApplyError;
+use super::classify::{Fault, Verdict};
+use super::config::Clients;
+use crate::core::job::{InputSpec, Job, Location};
+use crate::ports::Clock;
+
+/// How a thing stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Health {
+    /// As it should be.
+    Ok,
+    /// It works, or may work, and wants a look.
+    Warn,
+    /// It cannot work like this.
+    Fail,
+}
+
+impl Health {
+    /// Its name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Warn => "warn",
+            Self::Fail => "fail",
+        }
+    }
+}
+
+/// What was looked at, and what was found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Check {
+    /// The thing.
+    pub what: String,
+    /// How it stands.
+    pub health: Health,
+    /// What was found.
+    pub found: String,
+    /// What to do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub help: Option<String>,
+}
+
+impl Check {
+    fn new(health: Health, what: impl Into<String>, found: impl Into<String>) -> Self {
+        Self {
+            what: what.into(),
+            health,
+            found: found.into(),
+            help: None,
+        }
+    }
+
+    fn ok(what: impl Into<String>, found: impl Into<String>) -> Self {
+        Self::new(Health::Ok, what, found)
+    }
+
+    fn warn(what: impl Into<String>, found: impl Into<String>, help: impl Into<String>) -> Self {
+        Self::new(Health::Warn, what, found).helped(help)
+    }
+
+    fn fail(what: impl Into<String>, found: impl Into<String>, help: impl Into<String>) -> Self {
+        Self::new(Health::Fail, what, found).helped(help)
+    }
+
+    fn helped(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+}
+
+/// What most of what is missing wants.
+const PROVISION: &str = "trommel provision JOB --apply makes it so";
+
+/// Looks at all that the job needs.
+pub async fn examine(clients: &Clients, job: &Job, wall: &dyn Clock) -> Vec<Check> {
+    let mut checks = ledger::examine(clients, job).await;
+    if let InputSpec::Events(events) = &job.input {
+        checks.extend(ingest::examine(clients, events).await);
+    }
+    for (what, place) in places(job) {
+        checks.push(buckets::examine(clients, what, &place).await);
+    }
+    checks.push(clock::examine(clients, wall).await);
+    checks
+}
+
+/// What is read and written in buckets, beside the events' own.
+fn places(job: &Job) -> Vec<(&'static str, Location)> {
+    let input = match &job.input {
+        InputSpec::Objects(place)
+        | InputSpec::Jsonl(place)
+        | InputSpec::Json(place)
+        | InputSpec::Csv { file: place, .. } => Some(place),
+        InputSpec::Inline(_) | InputSpec::Range { .. } | InputSpec::Events(_) => None,
+    };
+    let named = [
+        ("input", input),
+        ("results", job.results.as_ref()),
+        ("scratch", job.scratch.as_ref()),
+    ];
+    let placed = named
+        .into_iter()
+        .filter_map(|(what, place)| Some((what, place?.clone())));
+    placed.collect()
+}
+
+/// A thing that could not be looked at.
+fn unlooked(what: impl Into<String>, error: &ApplyError) -> Check {
+    let help = "check AWS_ENDPOINT_URL, region, credentials, and that they may look at it";
+    Check::fail(what, error.why.clone(), help)
+}
+
+/// A request that failed, as a check.
+fn refused(what: impl Into<String>, fault: &Fault) -> Check {
+    let help = match fault.verdict() {
+        Verdict::Refused(help) => help,
+        Verdict::NotFound => "it is not there: check its name, the region and the account",
+        Verdict::Condition
+        | Verdict::Conflict
+        | Verdict::Throttled
+        | Verdict::Unclear
+        | Verdict::Unreachable => "try again; check AWS_ENDPOINT_URL and the network",
+    };
+    Check::fail(what, fault.text.clone(), help)
+}
