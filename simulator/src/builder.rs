@@ -150,6 +150,8 @@ impl Builder {
         scenario.workload.large = 0;
         scenario.workload.lines = matches!(self.data, Data::Lines(_));
         scenario.redrive_failed_only = false;
+        // It is there from the start, whatever the job reads: no events tell of it.
+        scenario.events = None;
         // The data is the user's: nobody changes it.
         scenario.troubles.retain(|trouble| match trouble.what {
             Happening::Overwrite | Happening::Delete => false,
@@ -197,6 +199,7 @@ impl Builder {
             text,
             crash_at: None,
             own: Some(own),
+            ground: None,
         }
         .run()
     }

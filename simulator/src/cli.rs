@@ -33,6 +33,8 @@ enum Command {
     Explore(ExploreArgs),
     /// Look whether the same seed gives the same bytes, and whether the kept scenarios still hold
     Check(CheckArgs),
+    /// Search on an emulator: what breaks there is made small in the model, and confirmed
+    Fuzz(FuzzArgs),
     /// Measure how many scenarios a core runs in a second
     Bench(BenchArgs),
     /// Prints the hashes of the first seeds' traces, while everything is logged
@@ -84,6 +86,49 @@ struct ReplayArgs {
     /// Make a failing scenario small first
     #[arg(long)]
     shrink: bool,
+    /// Run it on an emulator instead, and compare (needs the feature `localstack`)
+    #[arg(long, value_name = "EMULATOR")]
+    on: Option<On>,
+    /// How often, on an emulator
+    #[arg(long, default_value_t = 1, requires = "on")]
+    times: u32,
+}
+
+/// Writes the trace, as it is wanted.
+fn keep(args: &ReplayArgs, lines: &[String], outcome: &Outcome) -> Result<(), String> {
+    if let Some(path) = &args.html {
+        write(path, &crate::swimlane::html(lines, outcome))?;
+    }
+    if let Some(path) = &args.trace {
+        write(path, &report::json_lines(&outcome.trace))?;
+    }
+    Ok(())
+}
+
+/// Where services are that are not simulated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum On {
+    /// What `TROMMEL_TEST_ENDPOINT` or `AWS_ENDPOINT_URL` names; else LocalStack in Docker, or MiniStack
+    Localstack,
+}
+
+#[derive(Debug, clap::Args)]
+struct FuzzArgs {
+    /// Where (needs the feature `localstack`)
+    #[arg(long, value_name = "EMULATOR")]
+    on: On,
+    /// For how long: 90s, 5min, 2h
+    #[arg(long = "for", value_name = "TIME", value_parser = time, default_value = "5min")]
+    time: Duration,
+    /// The first seed
+    #[arg(long, default_value_t = 0)]
+    first: u64,
+    /// Plant this mistake in the pipeline (needs the feature `planted`)
+    #[arg(long)]
+    bug: Option<String>,
+    /// Where the smallest failing scenario is written
+    #[arg(long, default_value = "failing-scenario.json")]
+    out: PathBuf,
 }
 
 #[derive(Debug, clap::Args)]
@@ -117,6 +162,20 @@ fn profile(text: &str) -> Result<Profile, String> {
     known.ok_or_else(|| "it is swarm, low or none".to_owned())
 }
 
+/// A number and what it counts.
+fn time(text: &str) -> Result<Duration, String> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let seconds = match unit {
+        "s" => 1,
+        "min" => 60,
+        "h" => 3600,
+        _ => return Err("it is a number with s, min or h".to_owned()),
+    };
+    let number: u32 = number.parse().map_err(|_| "it begins with a number")?;
+    Ok(Duration::from_secs(seconds * u64::from(number)))
+}
+
 /// Runs the program.
 pub fn main() -> ExitCode {
     let args = Args::parse();
@@ -127,6 +186,7 @@ pub fn main() -> ExitCode {
         Command::Replay(args) => replay(&args),
         Command::Explore(args) => explore(&args),
         Command::Check(args) => check(&args),
+        Command::Fuzz(args) => fuzz(&args),
         Command::Bench(args) => Ok(bench(&args)),
         Command::Hashes { seeds } => {
             crate::same::print_with_logging(seeds, cores());
@@ -241,6 +301,9 @@ fn replay(args: &ReplayArgs) -> Result<Verdict, String> {
         Err(_) => read_scenario(&PathBuf::from(&args.what))?,
     };
     crate::bugs::plant(crate::bugs::named(args.bug.as_deref())?);
+    if let Some(On::Localstack) = args.on {
+        return replay_on_an_emulator(&scenario, args);
+    }
     let mut outcome = run(&scenario, Text::Kept);
     let again = format!("trommel-sim replay {}", args.what);
     let mut lines = report::passed(&scenario, &outcome);
@@ -256,16 +319,54 @@ fn replay(args: &ReplayArgs) -> Result<Verdict, String> {
     for line in &lines {
         println!("{line}");
     }
-    if let Some(path) = &args.html {
-        write(path, &crate::swimlane::html(&lines, &outcome))?;
-    }
-    if let Some(path) = &args.trace {
-        write(path, &report::json_lines(&outcome.trace))?;
-    }
+    keep(args, &lines, &outcome)?;
     Ok(match outcome.violation {
         Some(_) => Verdict::Broken,
         None => Verdict::Holds,
     })
+}
+
+#[cfg(not(feature = "localstack"))]
+const NO_EMULATOR: &str = "build it with `--features localstack` to play on an emulator";
+
+#[cfg(not(feature = "localstack"))]
+fn replay_on_an_emulator(_: &Scenario, _: &ReplayArgs) -> Result<Verdict, String> {
+    Err(NO_EMULATOR.to_owned())
+}
+
+#[cfg(not(feature = "localstack"))]
+fn fuzz(_: &FuzzArgs) -> Result<Verdict, String> {
+    Err(NO_EMULATOR.to_owned())
+}
+
+#[cfg(feature = "localstack")]
+fn replay_on_an_emulator(scenario: &Scenario, args: &ReplayArgs) -> Result<Verdict, String> {
+    let keep = |outcome: &Outcome| keep(args, &[], outcome);
+    crate::emulator::commands::replay(scenario, args.times, &keep).map(Verdict::from)
+}
+
+#[cfg(feature = "localstack")]
+fn fuzz(args: &FuzzArgs) -> Result<Verdict, String> {
+    crate::bugs::plant(crate::bugs::named(args.bug.as_deref())?);
+    let wanted = crate::emulator::fuzz::Fuzz {
+        first: args.first,
+        time_max: args.time,
+    };
+    let mut again = format!("trommel-sim replay {}", args.out.display());
+    if let Some(bug) = &args.bug {
+        again = format!("{again} --bug {bug}");
+    }
+    crate::emulator::commands::search(&wanted, &args.out, &again).map(Verdict::from)
+}
+
+#[cfg(feature = "localstack")]
+impl From<crate::emulator::commands::Said> for Verdict {
+    fn from(said: crate::emulator::commands::Said) -> Self {
+        match said {
+            crate::emulator::commands::Said::Holds => Self::Holds,
+            crate::emulator::commands::Said::Broken => Self::Broken,
+        }
+    }
 }
 
 /// Ten items, retries, failures, a redrive: what `explore` crashes at every call.

@@ -35,7 +35,7 @@ use crate::node::Node;
 use crate::probe::Probe;
 use crate::scenario::Role;
 use crate::services::{
-    ExecutorLink, Injector, ObjectsLink, QueueModel, Source, TableLink, TableModel,
+    ExecutorLink, Ground, Injector, ObjectsLink, QueueModel, Source, TableLink, TableModel,
 };
 use crate::simulation::Simulation;
 use crate::watch::{Seen, Watch, WatchedExecutor};
@@ -151,17 +151,48 @@ impl Cluster {
         (settings, profile): (Settings, TableProfile),
         executors: Executors,
     ) -> Self {
+        Self::on(sim, job, (settings, profile), executors, None)
+    }
+
+    /// The same, on stores elsewhere; without any, on simulated ones.
+    pub fn on(
+        sim: &Simulation,
+        job: Job,
+        (settings, profile): (Settings, TableProfile),
+        executors: Executors,
+        ground: Option<Ground>,
+    ) -> Self {
         let service = sim.node("services");
         let seed = sim.seed();
         let injector = Arc::new(Injector::new(seed));
-        let table = TableModel::new(profile, service.clone(), injector.clone());
-        let queue = |lane: Lane| QueueModel::new(lane.as_str(), &service, injector.clone());
+        let away = |ground: &Ground| {
+            TableModel::away(ground.table.clone(), service.clone(), injector.clone())
+        };
+        let here = || TableModel::new(profile, service.clone(), injector.clone());
+        let table = ground.as_ref().map_or_else(here, away);
+        let queue = |lane: Lane| match &ground {
+            Some(ground) => {
+                let queue = ground.queues[&lane].clone();
+                QueueModel::away(lane.as_str(), queue, injector.clone())
+            }
+            None => QueueModel::new(lane.as_str(), &service, injector.clone()),
+        };
+        let ingest = match &ground {
+            Some(ground) => QueueModel::away("ingest", ground.ingest.clone(), injector.clone()),
+            None => QueueModel::new("ingest", &service, injector.clone()),
+        };
         let queues = Lane::ALL.into_iter().map(|lane| (lane, queue(lane)));
         let queues = queues.collect();
+        let store = |of: fn(&Ground) -> &Arc<dyn Objects>| -> Arc<dyn Objects> {
+            match &ground {
+                Some(ground) => of(ground).clone(),
+                None => Arc::new(MemoryObjects::new()),
+            }
+        };
         let stores = Stores {
-            input: Arc::new(MemoryObjects::new()),
+            input: store(|ground| &ground.input),
             input_prefix: input_key(&job.input),
-            scratch: Arc::new(MemoryObjects::new()),
+            scratch: store(|ground| &ground.scratch),
             scratch_prefix: b"scratch/".to_vec(),
         };
         let calm = Behaviour::calm(Duration::from_millis(100), Duration::from_millis(500));
@@ -170,10 +201,10 @@ impl Cluster {
             job: Arc::new(job),
             settings,
             stores,
-            results: Arc::new(MemoryObjects::new()),
+            results: store(|ground| &ground.results),
             executors,
             table,
-            ingest: QueueModel::new("ingest", &service, injector.clone()),
+            ingest,
             queues,
             service,
             behaviour: Mutex::new(calm),
@@ -384,7 +415,7 @@ impl Cluster {
     }
 
     /// The simulated handler, as it runs on one node.
-    fn handler(&self, node: &Node) -> Arc<dyn Executor> {
+    pub(crate) fn handler(&self, node: &Node) -> Arc<dyn Executor> {
         let (cluster, node) = (self.clone(), node.clone());
         let handle = move |item: HandlerItem| cluster.clone().handle(node.clone(), item);
         Arc::new(handler(handle))

@@ -9,20 +9,57 @@ use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
 
 use trommel::core::time::Tick;
 use trommel::ports::runtime::BoxFuture;
 
 use crate::entropy::Stream;
 use crate::halt::{Halt, Limits, Panicked};
+use crate::pace::Pace;
 use crate::schedule::{Picker, Schedule};
 
 /// Whose a task or a timer is.
 pub(crate) type Owner = u32;
 
-type Ready = Arc<Mutex<Vec<u64>>>;
+type Ready = Arc<ReadyTasks>;
+
+/// A service elsewhere has answered within this time, or never will.
+const ANSWERS_WITHIN: Duration = Duration::from_mins(1);
+
+/// Tasks that can be polled.
+#[derive(Default)]
+struct ReadyTasks {
+    tasks: Mutex<Vec<u64>>,
+    /// Whether somebody waits in real time for one; looked at while the tasks are locked.
+    awaited: AtomicBool,
+    came: Condvar,
+}
+
+impl ReadyTasks {
+    fn push(&self, task: u64) {
+        let mut tasks = lock(&self.tasks);
+        tasks.push(task);
+        if self.awaited.load(Ordering::Relaxed) {
+            self.came.notify_one();
+        }
+    }
+
+    /// Waits in real time for a task, at most so long.
+    fn wait(&self, most: Duration) {
+        let tasks = lock(&self.tasks);
+        if !tasks.is_empty() {
+            return;
+        }
+        self.awaited.store(true, Ordering::Relaxed);
+        let waited = self.came.wait_timeout(tasks, most);
+        let tasks = waited.unwrap_or_else(PoisonError::into_inner).0;
+        self.awaited.store(false, Ordering::Relaxed);
+        drop(tasks);
+    }
+}
 
 /// Wakes one task: puts its number among the ready ones, once until it is polled.
 struct TaskWaker {
@@ -34,7 +71,7 @@ struct TaskWaker {
 impl TaskWaker {
     /// Born ready: a task is polled once without being woken.
     fn born_ready(ready: &Ready, task: u64) -> Arc<Self> {
-        lock(ready).push(task);
+        ready.push(task);
         Arc::new(Self {
             ready: Arc::clone(ready),
             task,
@@ -50,7 +87,7 @@ impl Wake for TaskWaker {
 
     fn wake_by_ref(self: &Arc<Self>) {
         if !self.queued.swap(true, Ordering::Relaxed) {
-            lock(&self.ready).push(self.task);
+            self.ready.push(self.task);
         }
     }
 }
@@ -163,6 +200,8 @@ pub(crate) struct Exec {
     ready: Ready,
     picker: Mutex<Picker>,
     limits: Limits,
+    /// None: time jumps to the next deadline.
+    pace: Option<Pace>,
     state: Mutex<State>,
 }
 
@@ -173,11 +212,12 @@ enum Next {
 }
 
 impl Exec {
-    pub(crate) fn new(picks: Stream, limits: Limits) -> Self {
+    pub(crate) fn new(picks: Stream, limits: Limits, pace: Option<Pace>) -> Self {
         Self {
             ready: Ready::default(),
             picker: Mutex::new(Picker::new(picks)),
             limits,
+            pace,
             state: Mutex::default(),
         }
     }
@@ -223,7 +263,7 @@ impl Exec {
     }
 
     /// Polls no task of this owner for so long.
-    pub(crate) fn freeze(&self, owner: Owner, duration: std::time::Duration) {
+    pub(crate) fn freeze(&self, owner: Owner, duration: Duration) {
         let mut state = lock(&self.state);
         let until = (Tick(state.now) + duration).0;
         state.frozen.insert(owner, until);
@@ -296,6 +336,9 @@ impl Exec {
 
     /// The task to poll next, after moving time where nothing is ready; or that `until` is reached.
     fn next(&self, until: Option<u64>) -> Result<Next, Halt> {
+        if let Some(pace) = self.pace {
+            return self.next_in_step(pace, until);
+        }
         loop {
             if let Some(task) = self.pick() {
                 return self.count_step(task);
@@ -330,8 +373,33 @@ impl Exec {
         }
     }
 
+    /// The same, in step with the real clock: where nothing is ready, it waits for a deadline or an answer.
+    fn next_in_step(&self, pace: Pace, until: Option<u64>) -> Result<Next, Halt> {
+        loop {
+            Self::jump(lock(&self.state), pace.now().0);
+            if let Some(task) = self.pick() {
+                return self.count_step(task);
+            }
+            let state = lock(&self.state);
+            if until.is_some_and(|until| until <= state.now) {
+                return Ok(Next::Reached);
+            }
+            let deadline = state.timers.keys().next().map(|(deadline, _)| *deadline);
+            let next = [deadline, until].into_iter().flatten().min();
+            let most = next.map_or(ANSWERS_WITHIN, |at| pace.until(Tick(at)));
+            let waiting = next.is_none().then(|| (Tick(state.now), state.names()));
+            drop(state);
+            self.ready.wait(most);
+            if let Some((at, waiting)) = waiting
+                && lock(&self.ready.tasks).is_empty()
+            {
+                return Err(Halt::Deadlock { at, waiting });
+            }
+        }
+    }
+
     fn pick(&self) -> Option<u64> {
-        let mut ready = lock(&self.ready);
+        let mut ready = lock(&self.ready.tasks);
         match ready.len() {
             0 | 1 => ready.pop(),
             _ => Some(lock(&self.picker).pick(&mut ready)),

@@ -471,13 +471,15 @@ impl<'a> Oracle<'a> {
 
     /// What the owner of the handler says must hold.
     pub(crate) fn holds_for_its_owner(&mut self, own: &Own, status: RunStatus) {
-        let Ok(pages) = self.pages() else { return };
-        let ended = self.ended(own.data.len(), status, &pages);
+        let items = self.ended(own.data.len());
+        let ended = Ended { status, items };
         let broken = (own.subject.holds)(&ended).err();
         self.holds("yours", ended.items.len() as u64, broken);
     }
 
-    fn ended(&self, items: usize, status: RunStatus, pages: &[Held]) -> Ended {
+    /// What became of so many items, in the order of the data.
+    pub(crate) fn ended(&self, items: usize) -> Vec<EndedItem> {
+        let pages = self.pages().unwrap_or_default();
         let nothing = EndedItem {
             outcome: None,
             calls: 0,
@@ -492,7 +494,7 @@ impl<'a> Oracle<'a> {
                 places.insert(held.page.id.origin(index), place as usize);
             }
         }
-        for held in pages {
+        for held in &pages {
             for (index, item) in (0..).zip(&held.page.items) {
                 let place = places.get(&held.page.id.origin(index));
                 if let Some(place) = place.filter(|_| item.mark != Mark::Moved) {
@@ -505,10 +507,7 @@ impl<'a> Oracle<'a> {
                 ended[*place].calls += 1;
             }
         }
-        Ended {
-            status,
-            items: ended,
-        }
+        ended
     }
 
     /// # Errors

@@ -17,11 +17,11 @@ use crate::cluster::{Behaviour, Cluster, Process};
 use crate::halt::{Halt, Limits};
 use crate::node::{Node, Skew};
 use crate::oracle::{Compared, Oracle, Violation};
-use crate::own::{Data, Own};
+use crate::own::{Data, EndedItem, Own};
 use crate::point::{Kind, Operation, Point};
 use crate::probe::{Probe, Probes};
 use crate::scenario::{self, Happening, LINES_KEY, Role, Scenario, Trouble, Workload, worker};
-use crate::services::Source;
+use crate::services::{Ground, Source};
 use crate::simulation::Simulation;
 
 /// What DynamoDB allows, and how long a session there gathers outcomes.
@@ -37,6 +37,12 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// A run ends so long after it was healed: sessions die within two durations, lost hints and late requests
 /// come within 90 s more, then all items may run one after the other.
 const CALM_MAX: Duration = Duration::from_mins(40);
+
+/// The same on a ground in real time, where each second is waited for: so many durations of a session …
+const CALM_SESSIONS_AWAY: u32 = 12;
+
+/// … and what a finalizer waits for those who may still settle.
+const CALM_MORE_AWAY: Duration = Duration::from_mins(2);
 
 /// A run is resumed so often; one that pauses by breach again and again is left PAUSED.
 const RESUMES_MAX: u32 = 3;
@@ -80,6 +86,8 @@ pub struct Outcome {
     pub usage: Usage,
     /// What happened that must happen sometimes.
     pub probes: Probes,
+    /// What became of each item, in the order of the data; only where the text is kept.
+    pub items: Vec<EndedItem>,
 }
 
 /// Carries out a scenario.
@@ -95,6 +103,8 @@ pub(crate) struct Play<'a> {
     pub(crate) crash_at: Option<(u64, Kind)>,
     /// What a user brings instead of the simulated job, data and handler.
     pub(crate) own: Option<Own>,
+    /// Where the services are, if they are not simulated.
+    pub(crate) ground: Option<Ground>,
 }
 
 /// The same; the caller of the so many-th service call dies before or after it.
@@ -104,6 +114,7 @@ pub fn run_with(scenario: &Scenario, text: Text, crash_at: Option<(u64, Kind)>) 
         text,
         crash_at,
         own: None,
+        ground: None,
     }
     .run()
 }
@@ -112,7 +123,17 @@ impl Play<'_> {
     fn cluster(&self, sim: &Simulation) -> Cluster {
         let profile = (self.scenario.tuning.settings(), SHARED);
         match self.own.clone() {
-            None => Cluster::new(sim, self.scenario.job(), profile.0, profile.1),
+            None => {
+                let simulated = |cluster: &Cluster, node: &Node| cluster.handler(node);
+                let ground = self.ground.clone();
+                Cluster::on(
+                    sim,
+                    self.scenario.job(),
+                    profile,
+                    Arc::new(simulated),
+                    ground,
+                )
+            }
             Some(own) => {
                 let job = own.job.clone();
                 let executors = move |_: &Cluster, node: &Node| own.executor(node);
@@ -146,7 +167,10 @@ impl Play<'_> {
             steps_max: STEPS_MAX,
             ..Limits::default()
         };
-        let sim = Simulation::with_limits(scenario.seed, limits);
+        let sim = match &self.ground {
+            Some(ground) => Simulation::in_step(scenario.seed, limits, ground.speed),
+            None => Simulation::with_limits(scenario.seed, limits),
+        };
         if text == Text::Hashed {
             sim.forget_text();
         }
@@ -163,6 +187,10 @@ impl Play<'_> {
             cluster: &cluster,
             resumed: 0,
             leaving: BTreeSet::new(),
+            calm_max: match self.ground {
+                Some(_) => session * CALM_SESSIONS_AWAY + CALM_MORE_AWAY,
+                None => CALM_MAX,
+            },
         };
         let mut oracle = Oracle::new(&sim, &cluster, self.is_small());
         if self.own.is_some() {
@@ -176,11 +204,12 @@ impl Play<'_> {
         }
         let halted = stage.play(&mut oracle, crash_at).err();
         oracle.at_any_time();
-        // Each of them may end a session, or make an outcome's writing fail for long.
         let serves = scenario.events.is_some();
-        if !serves {
+        // What a service elsewhere bills is not seen here.
+        if self.ground.is_none() && !serves {
             oracle.busy_loops(scenario.workers, sim.now().since(Tick::default()));
         }
+        // Each of them may end a session, or make an outcome's writing fail for long.
         let losses = cluster.injector().struck() + scenario.troubles.len();
         if self.own.is_none() && !serves {
             oracle.retries(scenario.tuning.retries, losses as u64);
@@ -197,6 +226,16 @@ impl Play<'_> {
             let Violation { oracle, seen } = violation;
             sim.trace(&format_args!("BROKEN {oracle}: {seen}"));
         }
+        let (trace_hash, trace) = (sim.trace_hash(), sim.trace_text());
+        // A look more at the ledger: nothing of it is in the trace.
+        let items = match text {
+            Text::Kept => {
+                let small = self.is_small();
+                let count = small.len();
+                Oracle::new(&sim, &cluster, small).ended(count)
+            }
+            Text::Hashed => Vec::new(),
+        };
         cluster.dismantle();
         let injector = cluster.injector();
         Outcome {
@@ -207,11 +246,12 @@ impl Play<'_> {
             calls: injector.calls_by_operation(),
             steps: sim.steps(),
             compared,
-            trace_hash: sim.trace_hash(),
-            trace: sim.trace_text(),
+            trace_hash,
+            trace,
             virtual_time: sim.now().since(Tick::default()),
             usage: injector.usage(),
             probes: sim.probes(),
+            items,
         }
     }
 }
@@ -231,6 +271,8 @@ struct Stage<'a> {
     resumed: u32,
     /// Processes that are to be started again once they have left.
     leaving: BTreeSet<String>,
+    /// All must have ended so long after it was healed.
+    calm_max: Duration,
 }
 
 impl Stage<'_> {
@@ -524,7 +566,7 @@ impl Stage<'_> {
 
     /// Everybody leaves in time, and what they leave keeps every promise.
     fn come_to_rest(&mut self, oracle: &mut Oracle<'_>) -> Result<(), Halt> {
-        let latest = self.sim.now() + CALM_MAX;
+        let latest = self.sim.now() + self.calm_max;
         self.resumed = 0;
         loop {
             self.until_all_left(latest)?;
@@ -559,9 +601,8 @@ impl Stage<'_> {
         }
         let late = (!self.all_over()).then(|| {
             let status = status.as_str();
-            format!(
-                "{CALM_MAX:?} after it was healed the run is {status}, and processes work on it"
-            )
+            let calm = self.calm_max;
+            format!("{calm:?} after it was healed the run is {status}, and processes work on it")
         });
         oracle.note("L2", late);
         oracle.at_any_time();
@@ -629,7 +670,7 @@ impl Stage<'_> {
         match weather {
             Weather::Stormy => self.storm(Duration::from_secs(self.scenario.chaos_seconds / 2))?,
             Weather::Calm if failed_only => {
-                self.until_all_left(self.sim.now() + CALM_MAX)?;
+                self.until_all_left(self.sim.now() + self.calm_max)?;
                 self.sim.sometimes(Probe::RedrivenFailedOnly);
                 oracle.settled_again(&failed)?;
             }

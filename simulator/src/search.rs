@@ -227,5 +227,6 @@ fn panicked() -> Outcome {
         virtual_time: Duration::ZERO,
         usage: Usage::default(),
         probes: Probes::new(),
+        items: Vec::new(),
     }
 }

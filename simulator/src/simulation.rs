@@ -11,6 +11,7 @@ use crate::entropy::{Seed, Stream};
 use crate::exec::{Exec, Owner, lock};
 use crate::halt::{Halt, Limits, Panicked};
 use crate::node::{Node, Skew};
+use crate::pace::Pace;
 use crate::probe::{Probe, Probes};
 use crate::schedule::Schedule;
 use crate::trace::Trace;
@@ -108,9 +109,19 @@ impl Simulation {
 
     /// A world at time zero.
     pub fn with_limits(seed: u64, limits: Limits) -> Self {
+        Self::paced(seed, limits, None)
+    }
+
+    /// A world in which so many virtual seconds pass in a real one: for services that are elsewhere. Seed and
+    /// futures do not decide all that happens there.
+    pub fn in_step(seed: u64, limits: Limits, speed: u32) -> Self {
+        Self::paced(seed, limits, Some(Pace::of(speed)))
+    }
+
+    fn paced(seed: u64, limits: Limits, pace: Option<Pace>) -> Self {
         let seed = Seed(seed);
         let world = World {
-            exec: Arc::new(Exec::new(seed.stream("schedule"), limits)),
+            exec: Arc::new(Exec::new(seed.stream("schedule"), limits, pace)),
             seed,
             trace: Mutex::default(),
             nodes: Mutex::default(),

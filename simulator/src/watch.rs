@@ -167,7 +167,7 @@ impl<'a> Watched<'a> {
         state.most = state.most.max(running);
         drop(state);
         let lent = watch.table.lent(job);
-        if i64::from(running) > lent {
+        if let Some(lent) = lent.filter(|lent| i64::from(running) > *lent) {
             let broken = format!("S10: {running} calls run, and {lent} permits are lent");
             watch.table.report(broken);
         }

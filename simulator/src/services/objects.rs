@@ -131,10 +131,16 @@ fn billed(operation: Operation) -> Usage {
 #[async_trait]
 impl Objects for ObjectsLink {
     fn profile(&self) -> ObjectsProfile {
+        let base = self.base.profile();
         ObjectsProfile {
-            piece_bytes: PIECE_BYTES,
-            append: self.appends,
-            ..self.base.profile()
+            // A real bucket takes no piece as small as the simulated ones.
+            piece_bytes: if base.append {
+                PIECE_BYTES
+            } else {
+                base.piece_bytes
+            },
+            append: base.append && self.appends,
+            ..base
         }
     }
 

@@ -1,4 +1,4 @@
-//! A lane's queue: one in memory, and a link to it for each node.
+//! A lane's queue: one in memory or elsewhere, and a link to it for each node.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +18,7 @@ const BATCH_MAX: usize = 10;
 
 /// A queue that nodes share.
 pub struct QueueModel {
-    base: MemoryQueue,
+    base: Arc<dyn Queue>,
     name: &'static str,
     injector: Arc<Injector>,
 }
@@ -26,8 +26,14 @@ pub struct QueueModel {
 impl QueueModel {
     /// An empty queue. `service` is a node that never crashes.
     pub fn new(name: &'static str, service: &Node, injector: Arc<Injector>) -> Arc<Self> {
+        let base = Arc::new(MemoryQueue::new(service.runtime().clock));
+        Self::away(name, base, injector)
+    }
+
+    /// A queue elsewhere.
+    pub fn away(name: &'static str, base: Arc<dyn Queue>, injector: Arc<Injector>) -> Arc<Self> {
         Arc::new(Self {
-            base: MemoryQueue::new(service.runtime().clock),
+            base,
             name,
             injector,
         })
@@ -178,13 +184,18 @@ impl Queue for QueueLink {
         let mut unclear = None;
         // A fault of the whole call is one of its first message's point.
         for (index, message) in batch.into_iter().enumerate() {
+            // No fault makes a service take what it never takes.
+            if message.body.is_empty() {
+                arriving.push((index, message));
+                continue;
+            }
             let mut ticket = self.ticket(Operation::QueueSend, &message.body);
             match ticket.fault {
                 Some(
                     Kind::CrashBefore | Kind::CrashAfter | Kind::RequestLost | Kind::ReplyLost,
                 ) => {
                     unclear.get_or_insert(ticket);
-                    arriving.push(message);
+                    arriving.push((index, message));
                 }
                 Some(Kind::Rejected) => rejected.push(Rejected {
                     index,
@@ -205,16 +216,24 @@ impl Queue for QueueLink {
                     | Kind::OutOfMemory
                     | Kind::Dies,
                 )
-                | None => arriving.extend(self.arriving(&mut ticket, message)),
+                | None => {
+                    let copies = self.arriving(&mut ticket, message).into_iter();
+                    arriving.extend(copies.map(|message| (index, message)));
+                }
             }
         }
         let mut ticket = unclear.unwrap_or_else(Ticket::calm);
         self.go(&mut ticket).await?;
-        for message in &arriving {
+        for (_, message) in &arriving {
             self.node.trace(&format_args!("sent {}", message.body));
         }
         if !arriving.is_empty() {
-            self.model.base.send(arriving).await?;
+            let (places, arriving): (Vec<usize>, Vec<Outgoing>) = arriving.into_iter().unzip();
+            let refused = self.model.base.send(arriving).await?;
+            rejected.extend(refused.into_iter().map(|entry| Rejected {
+                index: places[entry.index],
+                ..entry
+            }));
         }
         self.come_back(&mut ticket).await?;
         Ok(rejected)

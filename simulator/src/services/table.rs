@@ -1,4 +1,4 @@
-//! The ledger's table: one in memory, and a link to it for each node.
+//! The ledger's table: one that plays by [`crate::rules`], or one elsewhere, and a link to it for each node.
 //!
 //! As DynamoDB does, it knows the tokens of transactions for ten minutes, and does not do one again.
 
@@ -9,8 +9,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures_util::FutureExt as _;
-use trommel::adapters::memory::MemoryTable;
 use trommel::core::price::{TRANSACTION_FACTOR, Usage, strong_read_half_units, write_units};
 use trommel::core::time::Tick;
 use trommel::ports::table::{Change, QueryPage, TableProfile};
@@ -22,21 +20,18 @@ use crate::exec::lock;
 use crate::node::Node;
 use crate::point::{Kind, Operation};
 use crate::probe::Probe;
+use crate::rules::{Done, KnownToken, Request, TableRules};
 use crate::trace::Quick;
-
-/// How long DynamoDB knows a transaction's token ("TransactWriteItems", ClientRequestToken).
-const TOKENS_LAST: Duration = Duration::from_mins(10);
 
 /// More sessions than a simulated job ever has.
 const SESSIONS_MAX: usize = 100_000;
 
 /// A table that nodes share.
 pub struct TableModel {
-    base: MemoryTable,
+    store: Store,
     /// A node that never crashes: late requests arrive by its tasks.
     service: Node,
     injector: Arc<Injector>,
-    tokens: Mutex<BTreeMap<String, Tick>>,
     /// Links that carry nothing until then, by the node's name.
     cut: Mutex<BTreeMap<String, Tick>>,
     /// Writes to pages are refused as too fast until then.
@@ -56,18 +51,33 @@ pub struct Compared {
     pub runs: u64,
 }
 
-/// One request that changes something.
-#[derive(Clone)]
-enum Request {
-    Write(Write),
-    Transact { token: String, writes: Vec<Write> },
+/// Where the rows are.
+enum Store {
+    /// Here: each write is seen together with the row before and after it.
+    Here(TableRules),
+    /// In a service: what becomes of a write is what it answers.
+    Away(Arc<dyn Table>),
 }
 
-impl Request {
-    fn writes(&self) -> &[Write] {
+impl Store {
+    fn profile(&self) -> TableProfile {
         match self {
-            Self::Write(write) => std::slice::from_ref(write),
-            Self::Transact { writes, .. } => writes,
+            Self::Here(rules) => rules.profile(),
+            Self::Away(table) => table.profile(),
+        }
+    }
+
+    async fn get(&self, key: &Key, consistency: Consistency) -> Result<Option<Row>, TableError> {
+        match self {
+            Self::Here(rules) => rules.get(key),
+            Self::Away(table) => table.get(key, consistency).await,
+        }
+    }
+
+    async fn query(&self, query: Query) -> Result<QueryPage, TableError> {
+        match self {
+            Self::Here(rules) => rules.query(query),
+            Self::Away(table) => table.query(query).await,
         }
     }
 }
@@ -75,11 +85,20 @@ impl Request {
 impl TableModel {
     /// An empty table. `service` is a node that never crashes.
     pub fn new(profile: TableProfile, service: Node, injector: Arc<Injector>) -> Arc<Self> {
+        let store = Store::Here(TableRules::new(profile));
+        Self::of(store, service, injector)
+    }
+
+    /// A table elsewhere. What shows in single writes is not looked at there.
+    pub fn away(table: Arc<dyn Table>, service: Node, injector: Arc<Injector>) -> Arc<Self> {
+        Self::of(Store::Away(table), service, injector)
+    }
+
+    fn of(store: Store, service: Node, injector: Arc<Injector>) -> Arc<Self> {
         Arc::new(Self {
-            base: MemoryTable::new(profile),
+            store,
             service,
             injector,
-            tokens: Mutex::default(),
             cut: Mutex::default(),
             hot: Mutex::default(),
             dead: Mutex::default(),
@@ -122,21 +141,22 @@ impl TableModel {
         if lock(&self.dead).contains(session) {
             return false;
         }
+        let Store::Here(rules) = &self.store else {
+            return true;
+        };
         let key = Key::new(format!("session#{job}"), session);
-        let row = self.base.get(&key, Consistency::Strong).now_or_never();
-        let row = row.expect("nothing in memory waits").ok().flatten();
+        let row = rules.get(&key).ok().flatten();
         row.is_some_and(|row| row.text("status") == Some("live"))
     }
 
-    /// Permits that a job's pool has lent, at this moment.
-    pub fn lent(&self, job: &str) -> i64 {
+    /// Permits that a job's pool has lent, at this moment; none: that cannot be seen from here.
+    pub fn lent(&self, job: &str) -> Option<i64> {
+        let Store::Here(rules) = &self.store else {
+            return None;
+        };
         let key = Key::new(format!("permit#{job}"), "pool");
-        let row = self.base.get(&key, Consistency::Strong).now_or_never();
-        let row = row.expect("nothing in memory waits");
-        row.ok()
-            .flatten()
-            .and_then(|row| row.num("lent"))
-            .unwrap_or(0)
+        let row = rules.get(&key).ok().flatten();
+        Some(row.and_then(|row| row.num("lent")).unwrap_or(0))
     }
 
     /// Notes a promise that somebody saw broken.
@@ -154,12 +174,6 @@ impl TableModel {
         *lock(&self.compared)
     }
 
-    fn knows(&self, token: &str) -> bool {
-        let now = self.service.tick();
-        let done = lock(&self.tokens).get(token).copied();
-        done.is_some_and(|at| now.since(at) < TOKENS_LAST)
-    }
-
     fn bill_read(&self, bytes: usize) {
         self.injector.bill(Usage {
             dynamodb_requests: 1,
@@ -169,8 +183,9 @@ impl TableModel {
     }
 
     /// A write is billed by the larger of the row before and after it, also where its condition does not hold.
-    async fn bill_write(
+    fn bill_write(
         &self,
+        rules: &TableRules,
         request: &Request,
         before: &[Option<Row>],
     ) -> Result<(), TableError> {
@@ -180,7 +195,7 @@ impl TableModel {
         };
         let mut units = 0;
         for (write, before) in request.writes().iter().zip(before) {
-            let after = self.base.get(&write.key, Consistency::Strong).await?;
+            let after = rules.get(&write.key)?;
             let bytes = |row: Option<&Row>| row.map_or(0, Row::bytes);
             let largest = bytes(before.as_ref()).max(bytes(after.as_ref()));
             let key = write.key.pk.len() + write.key.sk.len();
@@ -194,34 +209,63 @@ impl TableModel {
         Ok(())
     }
 
-    /// Does it, in one step: nothing in it waits.
     async fn apply(&self, who: &Node, request: &Request) -> Result<Option<Row>, TableError> {
+        match &self.store {
+            Store::Here(rules) => self.apply_here(rules, who, request),
+            Store::Away(table) => {
+                let result = match request.clone() {
+                    Request::Write(write) => table.write(write).await,
+                    Request::Transact { token, writes } => {
+                        table.transact(&token, writes).await.map(|()| None)
+                    }
+                };
+                Self::tell(who, request, &result);
+                if result.is_ok() {
+                    self.note_deaths(request);
+                }
+                result
+            }
+        }
+    }
+
+    /// Does it, in one step.
+    fn apply_here(
+        &self,
+        rules: &TableRules,
+        who: &Node,
+        request: &Request,
+    ) -> Result<Option<Row>, TableError> {
         let mut before = Vec::new();
         for write in request.writes() {
-            before.push(self.base.get(&write.key, Consistency::Strong).await?);
+            before.push(rules.get(&write.key)?);
         }
-        let result = match request {
-            Request::Write(write) => self.base.write(write.clone()).await,
-            Request::Transact { token, .. } if self.knows(token) => {
+        let done = rules.change(request, self.service.tick(), KnownToken::Answered);
+        let result = match done {
+            Ok(Done::Now(row)) => Ok(row),
+            Ok(Done::Before) => {
                 who.sometimes(Probe::TokenKnown);
-                who.trace(&format_args!("a transaction of before: {token}"));
+                if let Request::Transact { token, .. } = request {
+                    who.trace(&format_args!("a transaction of before: {token}"));
+                }
                 return Ok(None);
             }
-            Request::Transact { token, writes } => {
-                let done = self.base.transact(token, writes.clone()).await;
-                if done.is_ok() {
-                    let now = self.service.tick();
-                    lock(&self.tokens).insert(token.clone(), now);
-                }
-                done.map(|()| None)
-            }
+            Err(error) => Err(error),
         };
-        self.bill_write(request, &before).await?;
+        self.bill_write(rules, request, &before)?;
+        Self::tell(who, request, &result);
+        if result.is_ok() {
+            self.note_deaths(request);
+            self.check(rules, request, before)?;
+        }
+        result
+    }
+
+    fn tell(who: &Node, request: &Request, result: &Result<Option<Row>, TableError>) {
         for write in request.writes() {
             let mut hash = Quick::default();
             write.change.hash(&mut hash);
             let hash = hash.finish();
-            match &result {
+            match result {
                 Ok(_) => who.trace(&format_args!("wrote {} {hash:016x}", write.key)),
                 Err(error) => {
                     if matches!(error, TableError::ConditionFailed { .. }) {
@@ -231,10 +275,17 @@ impl TableModel {
                 }
             }
         }
-        if result.is_ok() {
-            self.check(request, before).await?;
+    }
+
+    /// Notes the sessions that this marks dead.
+    fn note_deaths(&self, request: &Request) {
+        for write in request.writes() {
+            let of_session = write.key.pk.starts_with("session#");
+            if of_session && sets_status(&write.change, "dead") {
+                self.service.sometimes(Probe::MarkedDead);
+                lock(&self.dead).insert(write.key.sk.clone());
+            }
         }
-        result
     }
 
     fn probe_page(&self, key: &Key, before: Option<&Row>, after: &Row) {
@@ -272,21 +323,21 @@ impl TableModel {
         }
     }
 
-    async fn check(&self, request: &Request, before: Vec<Option<Row>>) -> Result<(), TableError> {
+    fn check(
+        &self,
+        rules: &TableRules,
+        request: &Request,
+        before: Vec<Option<Row>>,
+    ) -> Result<(), TableError> {
         for (write, before) in request.writes().iter().zip(before) {
             let key = &write.key;
             let of_run = key.pk.starts_with("run#");
             let of_page = key.pk.starts_with("page#");
             let of_permits = key.pk.starts_with("permit#");
-            let of_session = key.pk.starts_with("session#");
-            if of_session && sets_status(&write.change, "dead") {
-                self.service.sometimes(Probe::MarkedDead);
-                lock(&self.dead).insert(key.sk.clone());
-            }
             if !(of_run || of_page || of_permits) {
                 continue;
             }
-            let after = self.base.get(key, Consistency::Strong).await?;
+            let after = rules.get(key)?;
             if of_run {
                 lock(&self.compared).runs += 1;
                 let name = key.to_string();
@@ -305,7 +356,7 @@ impl TableModel {
                 && let Some(pool) = after
             {
                 let sessions = Query::all(format!("session#{job}"), SESSIONS_MAX);
-                let rows = self.base.query(sessions).await?.rows;
+                let rows = rules.query(sessions)?.rows;
                 let held = rows.iter().filter_map(|(_, row)| row.num("permits")).sum();
                 self.note(promises::of_permits(&pool, held));
             }
@@ -483,12 +534,12 @@ fn unclear(why: &str) -> TableError {
 #[async_trait]
 impl Table for TableLink {
     fn profile(&self) -> TableProfile {
-        self.model.base.profile()
+        self.model.store.profile()
     }
 
     async fn get(&self, key: &Key, consistency: Consistency) -> Result<Option<Row>, TableError> {
         let get = async {
-            let row = self.model.base.get(key, consistency).await?;
+            let row = self.model.store.get(key, consistency).await?;
             self.model.bill_read(row.as_ref().map_or(0, Row::bytes));
             Ok(row)
         };
@@ -510,7 +561,7 @@ impl Table for TableLink {
     async fn query(&self, query: Query) -> Result<QueryPage, TableError> {
         let about = query.pk.clone();
         let rows = async {
-            let page = self.model.base.query(query).await?;
+            let page = self.model.store.query(query).await?;
             let bytes = page.rows.iter().map(|(sk, row)| sk.len() + row.bytes());
             self.model.bill_read(bytes.sum());
             Ok(page)
@@ -525,11 +576,11 @@ struct Quiet(Arc<TableModel>);
 #[async_trait]
 impl Table for Quiet {
     fn profile(&self) -> TableProfile {
-        self.0.base.profile()
+        self.0.store.profile()
     }
 
     async fn get(&self, key: &Key, consistency: Consistency) -> Result<Option<Row>, TableError> {
-        self.0.base.get(key, consistency).await
+        self.0.store.get(key, consistency).await
     }
 
     async fn write(&self, write: Write) -> Result<Option<Row>, TableError> {
@@ -543,6 +594,6 @@ impl Table for Quiet {
     }
 
     async fn query(&self, query: Query) -> Result<QueryPage, TableError> {
-        self.0.base.query(query).await
+        self.0.store.query(query).await
     }
 }

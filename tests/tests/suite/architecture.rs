@@ -131,6 +131,25 @@ fn what_the_simulator_runs_is_woken_in_no_order_of_tokios_own() {
     }
 }
 
+/// It must build in a minute and run anywhere. The feature `localstack`, which brings the SDK, is nobody's default.
+#[test]
+fn the_simulator_alone_compiles_no_sdk() {
+    let tree = std::process::Command::new(env!("CARGO"))
+        .args(["tree", "--offline", "-p", "trommel-simulator"])
+        .args(["-e", "normal", "--prefix", "none"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .expect("cargo runs");
+    assert!(tree.status.success(), "{tree:?}");
+    let tree = String::from_utf8_lossy(&tree.stdout);
+    assert!(tree.contains("trommel v"), "{tree}");
+    let sdk: Vec<&str> = tree
+        .lines()
+        .filter(|line| line.starts_with("aws-"))
+        .collect();
+    assert!(sdk.is_empty(), "{sdk:?}");
+}
+
 #[test]
 fn no_file_of_the_suite_is_forgotten() {
     let suite = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/suite");

@@ -7,6 +7,9 @@
 mod architecture;
 mod bad_input;
 mod bad_ledger;
+mod conformance;
+mod conformance_queue;
+mod conformance_table;
 mod contract_arms;
 mod emulator_arms;
 mod emulator_aws;
@@ -26,5 +29,6 @@ mod journey_signals;
 mod journey_sources;
 mod journey_tolerance;
 mod journey_torn_log;
+mod parity;
 mod readme;
 mod support;

@@ -31,6 +31,16 @@ pub struct MemoryTable {
     partitions: Mutex<Partitions>,
 }
 
+impl Clone for MemoryTable {
+    /// Another table, with the same rows.
+    fn clone(&self) -> Self {
+        Self {
+            profile: self.profile,
+            partitions: Mutex::new(lock(&self.partitions).clone()),
+        }
+    }
+}
+
 impl MemoryTable {
     /// An empty table that claims and keeps to this profile.
     pub fn new(profile: TableProfile) -> Self {
