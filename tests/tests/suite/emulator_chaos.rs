@@ -315,7 +315,11 @@ impl Stage {
 
     async fn provision(&self) {
         let table = self.clients.dynamodb.create_table();
-        table.table_name(self.blueprint.table().unwrap_or_default()).send().await.ok();
+        table
+            .table_name(self.blueprint.table().unwrap_or_default())
+            .send()
+            .await
+            .ok();
         let queue = self.clients.sqs.create_queue();
         queue.queue_name(&self.queue_name).send().await.ok();
         self.blueprint.apply(&self.clients).await.ok();
