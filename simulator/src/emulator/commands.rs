@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::fuzz::{Fuzz, Searched, fuzz};
+use super::fuzz::{Confirmed, Fuzz, Searched, fuzz};
 use super::parity::{Fate, in_the_model, planned};
 use super::{SPEED, Stage};
 use crate::report;
@@ -92,7 +92,7 @@ pub fn search(wanted: &Fuzz, out: &Path, again: &str) -> Result<Said, String> {
     let Some(caught) = caught else {
         return Ok(Said::Holds);
     };
-    let text = caught.smallest().to_json();
+    let text = caught.kept().to_json();
     std::fs::write(out, text).map_err(|error| format!("{}: {error}", out.display()))?;
     let (oracle, seen) = (&caught.violation.oracle, &caught.violation.seen);
     println!("{oracle} is broken there: {seen}");
@@ -106,8 +106,9 @@ pub fn search(wanted: &Fuzz, out: &Path, again: &str) -> Result<Said, String> {
         None => println!("the model keeps all promises with these faults: not made smaller"),
     }
     let confirmed = match caught.confirmed {
-        true => "confirmed by a replay there",
-        false => "NOT confirmed by a replay there",
+        Confirmed::Small => "confirmed by a replay there",
+        Confirmed::AsCaught => "confirmed by a replay there of what was caught, which is kept",
+        Confirmed::Neither => "NOT confirmed by a replay there",
     };
     println!("{confirmed}: {again} --on localstack");
     Ok(Said::Broken)

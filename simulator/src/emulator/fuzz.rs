@@ -42,15 +42,28 @@ pub struct Caught {
     pub violation: Violation,
     /// The same made small in the model; none: the model does not break.
     pub shrunk: Option<Shrunk>,
-    /// Whether the emulator breaks again when it replays this, the small one where there is one.
-    pub confirmed: bool,
+    /// What the emulator breaks at again.
+    pub confirmed: Confirmed,
+}
+
+/// What an emulator breaks at again when it is replayed there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Confirmed {
+    /// The small scenario.
+    Small,
+    /// The scenario as it was caught: what the model sees in the small one does not show there.
+    AsCaught,
+    /// Neither.
+    Neither,
 }
 
 impl Caught {
-    /// The smallest scenario that shows it.
-    pub fn smallest(&self) -> &Scenario {
-        let shrunk = self.shrunk.as_ref();
-        shrunk.map_or(&self.scenario, |shrunk| &shrunk.scenario)
+    /// The scenario to keep: the small one, unless only that which was caught breaks there.
+    pub fn kept(&self) -> &Scenario {
+        match (&self.shrunk, self.confirmed) {
+            (Some(shrunk), Confirmed::Small | Confirmed::Neither) => &shrunk.scenario,
+            (Some(_), Confirmed::AsCaught) | (None, _) => &self.scenario,
+        }
     }
 }
 
@@ -144,21 +157,29 @@ fn catch(
         ..scenario.clone()
     };
     let shrunk = shrink_in_the_model(&scenario, &violation.oracle);
-    let mut caught = Caught {
+    let breaks = |scenario: &Scenario| breaks_again(stage, scenario, &violation.oracle);
+    let confirmed = match &shrunk {
+        Some(shrunk) if breaks(&shrunk.scenario)? => Confirmed::Small,
+        Some(_) | None if breaks(&scenario)? => Confirmed::AsCaught,
+        Some(_) | None => Confirmed::Neither,
+    };
+    Ok(Caught {
         scenario,
         violation,
         shrunk,
-        confirmed: false,
-    };
+        confirmed,
+    })
+}
+
+fn breaks_again(stage: &Stage, scenario: &Scenario, oracle: &str) -> Result<bool, String> {
     for _ in 0..CONFIRMATIONS_MAX {
-        let again = play(stage, caught.smallest())?;
-        let oracle = again.ok().and_then(|outcome| outcome.violation);
-        caught.confirmed = oracle.is_some_and(|again| again.oracle == caught.violation.oracle);
-        if caught.confirmed {
-            break;
+        let again = play(stage, scenario)?.ok();
+        let violation = again.and_then(|outcome| outcome.violation);
+        if violation.is_some_and(|again| again.oracle == oracle) {
+            return Ok(true);
         }
     }
-    Ok(caught)
+    Ok(false)
 }
 
 /// The order in which the emulator did it is not known: each of the model's orders is tried, with the faults
