@@ -117,7 +117,7 @@ fn input_key(input: &InputSpec) -> Vec<u8> {
     let location = match input {
         InputSpec::Objects(place) => Some(place),
         InputSpec::Jsonl(file) | InputSpec::Json(file) | InputSpec::Csv { file, .. } => Some(file),
-        InputSpec::Inline(_) | InputSpec::Range { .. } => None,
+        InputSpec::Inline(_) | InputSpec::Range { .. } | InputSpec::Events(_) => None,
     };
     match location {
         Some(Location::S3 { key, .. }) => key.clone().into_bytes(),
