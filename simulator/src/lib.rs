@@ -8,12 +8,16 @@
 //! bounds of [`halt`] in the order of [`schedule`], [`entropy`] derives streams of numbers from the seed, [`trace`] writes down what
 //! happened. [`services`] are what nodes share, with faults; [`cluster`] puts the real shell on nodes.
 
+pub mod budget;
 pub mod bugs;
 pub mod builder;
+mod charges;
+mod chosen;
 pub mod cli;
 pub mod cluster;
 pub mod corpus;
 pub mod entropy;
+mod evidence;
 pub mod exec;
 pub mod halt;
 pub mod node;
@@ -23,6 +27,7 @@ pub mod point;
 pub mod probe;
 pub mod report;
 mod results;
+pub mod rules;
 pub mod run;
 mod same;
 pub mod scenario;
@@ -32,6 +37,7 @@ pub mod services;
 pub mod shrink;
 pub mod simulation;
 pub mod swimlane;
+mod told;
 pub mod trace;
 pub mod watch;
 

@@ -12,13 +12,16 @@ use trommel::core::lane::Lane;
 use trommel::core::outcome::Outcome;
 use trommel::core::page::{Mark, PageStatus};
 use trommel::core::price::Prices;
-use trommel::core::run::RunStatus;
+use trommel::core::run::{Reason, RunStatus};
+use trommel::core::tolerance::Breach;
 use trommel::ledger::{Held, RunRow, SessionStatus};
 use trommel::shell::report::{self, Audit};
 
+use crate::budget::Budget;
 use crate::cluster::Cluster;
 use crate::halt::Halt;
 use crate::own::{Ended, EndedItem, Own};
+use crate::probe::Probe;
 use crate::results;
 use crate::simulation::Simulation;
 
@@ -94,8 +97,8 @@ pub struct Oracle<'a> {
     is_small: Vec<bool>,
     data_is_known: bool,
     places_are_known: bool,
-    /// Failures tolerated, by number and by percentage, as the scenario has them.
-    tolerated: Option<(u64, Option<u8>)>,
+    /// What is tolerated, as the scenario has it.
+    tolerated: Option<Budget>,
     compared: Compared,
     found: Vec<Violation>,
 }
@@ -126,19 +129,13 @@ impl<'a> Oracle<'a> {
     }
 
     /// The run is judged by this: counted here anew, not by the rule that is under test.
-    pub fn tolerates(&mut self, count: u64, percent: Option<u8>) {
-        self.tolerated = Some((count, percent));
+    pub fn tolerates(&mut self, budget: Budget) {
+        self.tolerated = Some(budget);
     }
 
     fn is_breached(&self, failures: u64, row: &RunRow) -> bool {
-        match self.tolerated {
-            Some((count, percent)) => {
-                let above = |percent: u8| {
-                    row.total_final()
-                        .is_some_and(|total| 100 * failures > u64::from(percent) * total)
-                };
-                failures > count || percent.is_some_and(above)
-            }
+        match &self.tolerated {
+            Some(budget) => budget.is_exceeded(failures, row.total_final()),
             None => {
                 let tolerance = row.state.limits.tolerance;
                 tolerance.breach(failures, row.total_final()).is_some()
@@ -151,7 +148,7 @@ impl<'a> Oracle<'a> {
         (self.found, self.compared)
     }
 
-    fn holds(&mut self, oracle: &'static str, compared: u64, broken: Option<String>) {
+    pub(crate) fn holds(&mut self, oracle: &'static str, compared: u64, broken: Option<String>) {
         *self.compared.entry(oracle).or_default() += compared;
         self.found
             .extend(broken.map(|seen| Violation::new(oracle, seen)));
@@ -220,8 +217,26 @@ impl<'a> Oracle<'a> {
     fn verdict(&mut self, row: &RunRow, audit: &Audit) {
         let failures = audit.recounted.failures();
         let breached = self.is_breached(failures, row);
+        let braked = matches!(
+            &row.state.reason,
+            Some(Reason::Breach {
+                breach: Breach::FailFast { .. }
+            })
+        );
+        if braked {
+            self.sim.sometimes(Probe::Braked);
+        }
+        if let Some(budget) = &self.tolerated {
+            let reason = row.state.reason.as_ref();
+            // In a redrive, what failed before may have succeeded since.
+            let known = reason.filter(|_| row.state.generation.0 == 0);
+            let broken = known.and_then(|reason| budget.is_reason_wrong(reason, failures));
+            let shown = row.state.limits.tolerance.failures_max(row.total_final());
+            let broken = broken.or_else(|| budget.is_shown_wrong(shown, row.total_final()));
+            self.holds("S6", 1, broken);
+        }
         // In a redrive, failures of its own may end it earlier.
-        let may_fail = breached || row.state.generation.0 > 0;
+        let may_fail = breached || braked || row.state.generation.0 > 0;
         let status = row.state.status;
         let broken = match status {
             RunStatus::Succeeded if breached => Some(format!(
@@ -467,6 +482,8 @@ impl<'a> Oracle<'a> {
         let may = DEARER_MAX * calm + USD_A_FAULT * faults as f64;
         let broken = (usd > may).then(|| format!("{usage:?} cost {usd:.6} USD, {may:.6} may"));
         self.holds("L7", usage.requests(), broken);
+        let broken = injector.counted_again().disagrees(&usage);
+        self.holds("L7", 1, broken);
     }
 
     /// What the owner of the handler says must hold.
@@ -522,7 +539,7 @@ impl<'a> Oracle<'a> {
     }
 
     /// All pages of the run.
-    fn pages(&self) -> Result<Vec<Held>, Halt> {
+    pub(crate) fn pages(&self) -> Result<Vec<Held>, Halt> {
         let (ledger, run) = (self.cluster.ledger(), self.cluster.run());
         let mut pages = Vec::new();
         for shard in 0..SHARDS {

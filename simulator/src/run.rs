@@ -11,7 +11,10 @@ use trommel::core::time::Tick;
 use trommel::ledger::Redrive;
 use trommel::ports::table::TableProfile;
 
+use crate::budget::Budget;
+use crate::charges::Policy;
 use crate::cluster::{Behaviour, Cluster, Process};
+use crate::evidence::Evidence;
 use crate::halt::{Halt, Limits};
 use crate::node::{Node, Skew};
 use crate::oracle::{Compared, Oracle, Violation};
@@ -108,7 +111,12 @@ pub fn run_with(scenario: &Scenario, text: Text, crash_at: Option<(u64, Kind)>) 
 
 impl Play<'_> {
     fn cluster(&self, sim: &Simulation) -> Cluster {
-        let profile = (self.scenario.tuning.settings(), SHARED);
+        let writes_max = self.scenario.rules.writes_max;
+        let table = TableProfile {
+            transact_writes_max: writes_max.unwrap_or(SHARED.transact_writes_max),
+            ..SHARED
+        };
+        let profile = (self.scenario.tuning.settings(), table);
         match self.own.clone() {
             None => Cluster::new(sim, self.scenario.job(), profile.0, profile.1),
             Some(own) => {
@@ -163,8 +171,7 @@ impl Play<'_> {
         if self.own.is_some() {
             oracle.data_is_not_known();
         } else {
-            let tuning = scenario.tuning;
-            oracle.tolerates(tuning.tolerated, tuning.tolerated_percent);
+            oracle.tolerates(Budget::of(scenario));
             if scenario.changes_input() {
                 oracle.places_are_not_known();
             }
@@ -175,7 +182,8 @@ impl Play<'_> {
         oracle.busy_loops(scenario.workers, sim.now().since(Tick::default()));
         let losses = cluster.injector().struck() + scenario.troubles.len();
         if self.own.is_none() {
-            oracle.retries(scenario.tuning.retries, losses as u64);
+            let granted = Policy::of(scenario).granted("Flaky");
+            oracle.retries(granted, losses as u64);
         }
         let status = stage.status().ok();
         if let (Some(own), Some(status), None) = (&self.own, status, &halted) {
@@ -223,6 +231,16 @@ struct Stage<'a> {
     resumed: u32,
     /// Processes that are to be started again once they have left.
     leaving: BTreeSet<String>,
+}
+
+impl<'a> Stage<'a> {
+    fn evidence(&self) -> Evidence<'a> {
+        Evidence {
+            scenario: self.scenario,
+            sim: self.sim,
+            cluster: self.cluster,
+        }
+    }
 }
 
 impl Stage<'_> {
@@ -547,7 +565,12 @@ impl Stage<'_> {
         oracle.at_any_time();
         let (ledger, run) = (self.cluster.ledger(), self.cluster.run());
         let row = self.sim.block_on(async { ledger.run(&run).await })?;
-        oracle.at_rest(&row.expect("the run has a row"))
+        oracle.at_rest(&row.expect("the run has a row"))?;
+        if self.own.is_some() {
+            return Ok(());
+        }
+        let pages = oracle.pages()?;
+        self.evidence().check(oracle, &pages)
     }
 
     /// False if there is nothing to redrive.
@@ -575,10 +598,15 @@ impl Stage<'_> {
             })?;
         }
         let failed_only = self.scenario.redrive_failed_only && weather == Weather::Calm;
-        let selection = Selection {
+        let narrow = self.scenario.rules.selection.as_ref();
+        let narrow = narrow.filter(|_| weather == Weather::Calm && self.own.is_none());
+        let selection = narrow.cloned().unwrap_or_else(|| Selection {
             pending: failed_only.then_some(false),
             ..Selection::default()
-        };
+        });
+        let evidence = self.evidence();
+        let chosen = evidence.choose(&selection, &oracle.pages()?)?;
+        let selective = failed_only || narrow.is_some();
         let redrive = Redrive { selection, refresh };
         let failed = oracle.failed()?;
         let event = RunEvent::Redrive;
@@ -608,10 +636,17 @@ impl Stage<'_> {
         self.start_all();
         match weather {
             Weather::Stormy => self.storm(Duration::from_secs(self.scenario.chaos_seconds / 2))?,
-            Weather::Calm if failed_only => {
+            Weather::Calm if selective => {
                 self.until_all_left(self.sim.now() + CALM_MAX)?;
-                self.sim.sometimes(Probe::RedrivenFailedOnly);
-                oracle.settled_again(&failed)?;
+                self.sim.sometimes(Probe::RedrivenSelected);
+                let generation = row.state.generation.0 + 1;
+                let pages = oracle.pages()?;
+                let broken = evidence.chosen_wrong(&chosen, generation, &pages)?;
+                oracle.note("L5", broken);
+                if failed_only && narrow.is_none() {
+                    self.sim.sometimes(Probe::RedrivenFailedOnly);
+                    oracle.settled_again(&failed)?;
+                }
             }
             Weather::Calm => {}
         }
@@ -625,13 +660,15 @@ impl Stage<'_> {
         let succeeded = oracle.succeeded()?.len() as u64;
         // What was pending and not selected may have ended late, by those who only then heard of the former end
         // or found its holder dead.
+        let left = chosen.left.len() as u64;
         let (mut late, mut late_failures) = (0, 0);
-        if failed_only {
+        if selective {
             late_failures = oracle.failed()?.difference(&failed).count() as u64;
-            late = oracle.aborted()?.len() as u64 + late_failures;
+            late = oracle.aborted()?.difference(&chosen.left).count() as u64 + late_failures;
         }
-        let good = late_failures > 0 || after.state.status == RunStatus::Succeeded;
-        let converged = good && succeeded + late == after.total;
+        // What was left as it was may be too much for a success.
+        let good = late_failures > 0 || left > 0 || after.state.status == RunStatus::Succeeded;
+        let converged = good && succeeded + left + late == after.total;
         let broken = (!converged).then(|| {
             let (status, total) = (after.state.status.as_str(), after.total);
             format!(

@@ -6,19 +6,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use trommel::core::class::Class;
-use trommel::core::id::JobName;
-use trommel::core::job::{
-    ExecutorSpec, GRACE_DEFAULT, InputSpec, Job, LaneSpec, LedgerUri, Location, OnBreach,
-    OutputMode,
-};
-use trommel::core::retry::{Errors, Jitter, RetryRule};
-use trommel::core::tolerance::{Percent, Tolerance};
+use trommel::core::job::Job;
 use trommel::shell::Settings;
 
 use crate::cluster::Behaviour;
 use crate::entropy::{Seed, Stream};
 use crate::point::{Kind, Point};
+use crate::rules::Rules;
 use crate::schedule::Schedule;
 use crate::services::{Rates, Source};
 
@@ -70,6 +64,9 @@ pub struct Scenario {
     /// The last redrive takes what failed, and nothing that is pending.
     #[serde(default)]
     pub redrive_failed_only: bool,
+    /// What the job says beside its tuning.
+    #[serde(default, skip_serializing_if = "Rules::is_none")]
+    pub rules: Rules,
     /// What this scenario is kept for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expect: Option<Expect>,
@@ -411,6 +408,7 @@ impl Scenario {
             killers: if chance.chance(40_000) { 80_000 } else { 0 },
             shortest: Duration::from_millis(20),
             longest: Duration::from_millis(100 + chance.below(3_000)),
+            kinds_of_bad: [0, 0, 0, 2, 60][chance.below(5) as usize],
             output_bytes: 0,
         };
         let tuning = Tuning {
@@ -473,63 +471,18 @@ impl Scenario {
             chaos_seconds: 3 * u64::from(tuning.session_seconds),
             redrives: chance.below(8).saturating_sub(5) as u32,
             redrive_failed_only: chance.chance(300_000),
+            rules: if chance.chance(600_000) {
+                Rules::generate(chance)
+            } else {
+                Rules::default()
+            },
             expect: None,
         }
     }
 
     /// The job that is run.
     pub fn job(&self) -> Job {
-        let tuning = self.tuning;
-        let mut retry = Vec::new();
-        if tuning.retries > 0 {
-            retry.push(RetryRule {
-                errors: Errors::Any(vec![Class::named("Flaky"), Class::Timeout]),
-                max_attempts: tuning.retries,
-                interval: Duration::from_millis(tuning.interval_ms),
-                backoff_rate: 2.0,
-                max_delay: None,
-                jitter: Jitter::Full,
-            });
-        }
-        let mut function = lane(Some(SMALL_BYTES_MAX));
-        function.max_items_per_batch = tuning.batch.max(1);
-        Job {
-            name: JobName::new("job"),
-            input: self.input(),
-            max_concurrency: tuning.max_concurrency.max(1),
-            tolerance: Tolerance {
-                count: Some(tuning.tolerated),
-                percent: tuning.tolerated_percent.map(percent),
-            },
-            fail_fast: None,
-            on_breach: if tuning.pauses {
-                OnBreach::Pause
-            } else {
-                OnBreach::Fail
-            },
-            results: tuning.results.then(|| Location::S3 {
-                bucket: "results".to_owned(),
-                key: String::new(),
-            }),
-            ledger: LedgerUri::DynamoDb("table".to_owned()),
-            scratch: None,
-            function,
-            container: Some(lane(None)),
-            retry,
-            catch: Vec::new(),
-        }
-    }
-
-    fn input(&self) -> InputSpec {
-        let of = |key: &str| Location::S3 {
-            bucket: "input".to_owned(),
-            key: key.to_owned(),
-        };
-        if self.workload.lines {
-            InputSpec::Jsonl(of(LINES_KEY))
-        } else {
-            InputSpec::Objects(of(""))
-        }
+        self.rules.job(&self.tuning, self.workload.lines)
     }
 
     /// Where an object of the input is changed while the run goes on.
@@ -537,6 +490,16 @@ impl Scenario {
         let changes =
             |trouble: &Trouble| matches!(trouble.what, Happening::Overwrite | Happening::Delete);
         self.troubles.iter().any(changes)
+    }
+
+    /// Whether nothing goes wrong but what the handler says.
+    pub fn is_calm(&self) -> bool {
+        let no_faults = match &self.faults {
+            FaultSource::Swarm(rates) => rates.values().all(|rate| *rate == 0),
+            FaultSource::Plan(plan) => plan.is_empty(),
+        };
+        let steady = self.troubles.is_empty() && self.clocks.is_empty();
+        no_faults && steady && self.handler.killers == 0
     }
 
     /// How many items are small enough for the function lane.
@@ -580,22 +543,6 @@ impl Scenario {
     pub fn to_json(&self) -> String {
         let text = serde_json::to_string_pretty(self);
         text.expect("a scenario is plain data") + "\n"
-    }
-}
-
-fn percent(percent: u8) -> Percent {
-    let text = percent.min(100).to_string();
-    text.parse().expect("a whole number up to 100")
-}
-
-fn lane(object_bytes_max: Option<u64>) -> LaneSpec {
-    LaneSpec {
-        executor: ExecutorSpec::InProcess,
-        object_bytes_max,
-        max_items_per_batch: 1,
-        timeout: Some(Duration::from_secs(20)),
-        grace: GRACE_DEFAULT,
-        output: OutputMode::Keep,
     }
 }
 

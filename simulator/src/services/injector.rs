@@ -7,6 +7,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Mutex;
 use std::time::Duration;
 
+use super::bill::{Bill, Billed};
 use crate::entropy::Seed;
 use crate::exec::lock;
 use crate::node::Node;
@@ -96,6 +97,7 @@ struct State {
     /// Processes that handlers killed.
     killed: usize,
     usage: Usage,
+    bill: Bill,
     /// Crash at the so many-th call of all, if any: for exploring every await.
     crash_at: Option<(u64, Kind)>,
 }
@@ -283,13 +285,20 @@ impl Injector {
     }
 
     /// Notes what the service bills for a call that it got.
-    pub(super) fn bill(&self, usage: Usage) {
-        lock(&self.state).usage += usage;
+    pub(super) fn bill(&self, billed: &Billed) {
+        let mut state = lock(&self.state);
+        state.usage += billed.usage();
+        state.bill.add(billed);
     }
 
     /// What was billed so far.
     pub fn usage(&self) -> Usage {
         lock(&self.state).usage
+    }
+
+    /// The same, counted by other arithmetic than the pipeline's.
+    pub fn counted_again(&self) -> Bill {
+        lock(&self.state).bill
     }
 
     /// Pairs of operation and fault that struck.

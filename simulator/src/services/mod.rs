@@ -5,6 +5,7 @@
 //! its own, so that its outage is nobody else's. Promises that show in single writes are checked where
 //! the writes land, by [`promises`].
 
+mod bill;
 mod executor;
 pub mod injector;
 mod objects;
@@ -12,6 +13,7 @@ mod promises;
 mod queue;
 mod table;
 
+pub use bill::Bill;
 pub use executor::ExecutorLink;
 pub use injector::{Injector, Rates, Source};
 pub use objects::ObjectsLink;

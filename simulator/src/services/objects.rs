@@ -7,10 +7,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use trommel::core::item::{Object, Pin};
-use trommel::core::price::Usage;
 use trommel::ports::objects::{Listing, ObjectsProfile, Reader, Upload};
 use trommel::ports::{Objects, ObjectsError};
 
+use super::bill::Billed;
 use super::injector::{Injector, PATIENCE_MAX, Ticket};
 use crate::node::Node;
 use crate::point::{Kind, Operation};
@@ -72,7 +72,9 @@ impl ObjectsLink {
             return self.unanswered(&mut ticket, "the request was lost").await;
         }
         let result = done.await;
-        self.injector.bill(billed(operation));
+        if let Some(billed) = billed(operation) {
+            self.injector.bill(&billed);
+        }
         if ticket.is(Kind::CrashAfter) {
             return self.injector.crash(&self.node, &mut ticket).await;
         }
@@ -90,20 +92,14 @@ impl ObjectsLink {
 }
 
 /// Deletes are free; an append stands for the object that S3 would get instead.
-fn billed(operation: Operation) -> Usage {
+fn billed(operation: Operation) -> Option<Billed> {
     match operation {
-        Operation::ObjectsHead | Operation::ObjectsGet => Usage {
-            s3_gets: 1,
-            ..Usage::default()
-        },
+        Operation::ObjectsHead | Operation::ObjectsGet => Some(Billed::Got),
         Operation::ObjectsList
         | Operation::ObjectsPut
         | Operation::ObjectsPutIfAbsent
         | Operation::ObjectsUpload
-        | Operation::ObjectsAppend => Usage {
-            s3_puts: 1,
-            ..Usage::default()
-        },
+        | Operation::ObjectsAppend => Some(Billed::Put),
         Operation::ObjectsDelete
         | Operation::TableGet
         | Operation::TableQuery
@@ -114,7 +110,7 @@ fn billed(operation: Operation) -> Usage {
         | Operation::QueueDelete
         | Operation::QueueChangeVisibility
         | Operation::QueueDepth
-        | Operation::Call => Usage::default(),
+        | Operation::Call => None,
     }
 }
 

@@ -11,11 +11,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
 use trommel::adapters::memory::MemoryTable;
-use trommel::core::price::{TRANSACTION_FACTOR, Usage, strong_read_half_units, write_units};
 use trommel::core::time::Tick;
 use trommel::ports::table::{Change, QueryPage, TableProfile};
 use trommel::ports::{Consistency, Key, Query, Row, Table, TableError, Update, Value, Write};
 
+use super::bill::Billed;
 use super::injector::{Injector, PATIENCE_MAX, Ticket};
 use super::promises;
 use crate::exec::lock;
@@ -161,11 +161,7 @@ impl TableModel {
     }
 
     fn bill_read(&self, bytes: usize) {
-        self.injector.bill(Usage {
-            dynamodb_requests: 1,
-            read_half_units: strong_read_half_units(bytes),
-            ..Usage::default()
-        });
+        self.injector.bill(&Billed::Read(bytes));
     }
 
     /// A write is billed by the larger of the row before and after it, also where its condition does not hold.
@@ -174,23 +170,16 @@ impl TableModel {
         request: &Request,
         before: &[Option<Row>],
     ) -> Result<(), TableError> {
-        let factor = match request {
-            Request::Write(_) => 1,
-            Request::Transact { .. } => TRANSACTION_FACTOR,
-        };
-        let mut units = 0;
+        let together = matches!(request, Request::Transact { .. });
+        let mut rows = Vec::new();
         for (write, before) in request.writes().iter().zip(before) {
             let after = self.base.get(&write.key, Consistency::Strong).await?;
             let bytes = |row: Option<&Row>| row.map_or(0, Row::bytes);
             let largest = bytes(before.as_ref()).max(bytes(after.as_ref()));
             let key = write.key.pk.len() + write.key.sk.len();
-            units += factor * write_units(largest + key);
+            rows.push(largest + key);
         }
-        self.injector.bill(Usage {
-            dynamodb_requests: 1,
-            write_units: units,
-            ..Usage::default()
-        });
+        self.injector.bill(&Billed::Written { rows, together });
         Ok(())
     }
 

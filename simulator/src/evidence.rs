@@ -1,0 +1,249 @@
+//! What the ledger keeps of failures, once everybody has left: each has its evidence, which says what the pipeline
+//! was told, and the tallies count them by the same classes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use trommel::core::id::{ItemId, SHARDS};
+use trommel::core::outcome::Outcome;
+use trommel::core::page::Mark;
+use trommel::core::redrive::Selection;
+use trommel::core::tally::CLASSES_MAX;
+use trommel::ledger::{FailureRow, Held};
+
+use crate::charges::{Next, Replay};
+use crate::chosen::{Chosen, Seen};
+use crate::cluster::Cluster;
+use crate::halt::Halt;
+use crate::oracle::Oracle;
+use crate::scenario::{self, Scenario};
+use crate::simulation::Simulation;
+use crate::told::Told;
+
+/// Looks at the evidence of one run.
+pub(crate) struct Evidence<'a> {
+    pub(crate) scenario: &'a Scenario,
+    pub(crate) sim: &'a Simulation,
+    pub(crate) cluster: &'a Cluster,
+}
+
+impl Evidence<'_> {
+    /// Every check.
+    ///
+    /// # Errors
+    /// The world could not go on.
+    pub(crate) fn check(&self, oracle: &mut Oracle<'_>, pages: &[Held]) -> Result<(), Halt> {
+        let told: Vec<Told> = self.cluster.told();
+        let mut replay = Replay::of(self.scenario, &told);
+        let broken = replay.go();
+        oracle.holds("S11", told.len() as u64, broken.into_iter().next());
+        let rows = self.rows(pages)?;
+        for held in pages {
+            for (index, item) in (0..).zip(&held.page.items) {
+                let id = held.page.id.origin(index);
+                let broken = match item.mark {
+                    Mark::Done(outcome) if outcome != Outcome::Succeeded => {
+                        let latest = rows.get(&id).and_then(|rows| rows.last());
+                        self.row_wrong(held, id, outcome, latest, &replay)
+                    }
+                    Mark::Done(_) | Mark::Pending | Mark::Moved => continue,
+                };
+                oracle.holds("S5", 1, broken);
+            }
+        }
+        self.classes(oracle, &rows)
+    }
+
+    /// Evidence of the items that failed, by item, oldest first.
+    fn rows(&self, pages: &[Held]) -> Result<BTreeMap<ItemId, Vec<FailureRow>>, Halt> {
+        let mut rows: BTreeMap<ItemId, Vec<FailureRow>> = BTreeMap::new();
+        let (ledger, run) = (self.cluster.ledger(), self.cluster.run());
+        let shards: BTreeSet<u32> = pages
+            .iter()
+            .map(|held| held.page.id.part % SHARDS)
+            .collect();
+        for shard in shards {
+            let found = self
+                .sim
+                .block_on(async { ledger.failures_of_shard(&run, shard).await })?;
+            for row in found.expect("the quiet way has no faults") {
+                rows.entry(row.item).or_default().push(row);
+            }
+        }
+        Ok(rows)
+    }
+
+    /// What is wrong with the evidence of an item that came to this, in a sentence.
+    fn row_wrong(
+        &self,
+        held: &Held,
+        id: ItemId,
+        outcome: Outcome,
+        row: Option<&FailureRow>,
+        replay: &Replay<'_>,
+    ) -> Option<String> {
+        let Some(row) = row else {
+            // Who takes over the page of a dead worker writes what it knows afterwards, and may die in between.
+            let of_its_worker = replay.unheard((id, held.page.generation.0)) >= 2;
+            return (!of_its_worker).then(|| format!("{id} is {outcome:?}, and nothing says why"));
+        };
+        let key = (id, row.generation.0);
+        let class = row.failure.class.to_string();
+        let wrong = |why: &str| Some(format!("{id} is {outcome:?}, its evidence {row:?}: {why}"));
+        if row.outcome != outcome {
+            return wrong("it is of another outcome");
+        }
+        if class == "WorkerDied" {
+            let died = replay.unheard(key) >= 2 && outcome == Outcome::Failed;
+            return if died {
+                None
+            } else {
+                wrong("no worker died of it")
+            };
+        }
+        if !self.scenario.changes_input() && row.label != self.key(held, id.index) {
+            return wrong("its label is another's");
+        }
+        if outcome == Outcome::Aborted {
+            let stopped = class == "Aborted" && replay.is_open(key);
+            return if stopped {
+                None
+            } else {
+                wrong("nothing was stopped")
+            };
+        }
+        let in_lane = (id, row.generation.0, held.page.lane);
+        let Some(next) = replay.next_of(in_lane, &row.failure, row.attempts) else {
+            return wrong("no such attempt came to that");
+        };
+        let print = format!("{class}: attempt # on \"…\" failed");
+        let handlers = row.failure.cause.starts_with("attempt");
+        if handlers && row.failure.fingerprint() != print {
+            return wrong("its fingerprint is another's");
+        }
+        match next {
+            Some(Next::Ends(ends)) if ends != outcome => wrong("the rules say otherwise"),
+            Some(Next::Moves) => wrong("it was to go to the container lane"),
+            Some(Next::Again(_) | Next::Throttled) => wrong("it had retries left"),
+            Some(Next::Ends(_)) | None => None,
+        }
+    }
+
+    /// What the redrive of this selection must take.
+    ///
+    /// # Errors
+    /// The world could not go on.
+    pub(crate) fn choose(&self, selection: &Selection, pages: &[Held]) -> Result<Chosen, Halt> {
+        let rows = self.rows(pages)?;
+        let seen = |held: &Held, index: u8, outcome: Outcome| {
+            let id = held.page.id.origin(index);
+            let large = |place: u32| u64::from(place) >= self.scenario.small();
+            let bytes = if large(self.place(held, id.index)) {
+                1000
+            } else {
+                10
+            };
+            Seen {
+                outcome,
+                row: rows.get(&id).and_then(|rows| rows.last()),
+                key: self.key(held, id.index),
+                bytes: (!self.scenario.workload.lines).then_some(bytes),
+            }
+        };
+        Ok(Chosen::from(selection, pages, seen))
+    }
+
+    /// What is wrong with what a redrive did so far, where it goes without faults.
+    ///
+    /// # Errors
+    /// The world could not go on.
+    pub(crate) fn chosen_wrong(
+        &self,
+        chosen: &Chosen,
+        generation: u32,
+        pages: &[Held],
+    ) -> Result<Option<String>, Halt> {
+        let rows = self.rows(pages)?;
+        let told = self.cluster.told();
+        let called = told.iter().filter(|told| told.generation == generation);
+        let called: BTreeSet<ItemId> = called.map(|told| told.item).collect();
+        if let Some(item) = chosen.taken.difference(&called).next() {
+            return Ok(Some(format!("the redrive was to take {item}, and did not")));
+        }
+        if let Some(item) = chosen.left.intersection(&called).next() {
+            return Ok(Some(format!("the redrive was to leave {item} alone")));
+        }
+        for pending in chosen.untouched.values() {
+            // What failed late, of the former generation, may have been chosen after all.
+            if pending.iter().any(|item| rows.contains_key(item)) {
+                continue;
+            }
+            if let Some(item) = pending.intersection(&called).next() {
+                return Ok(Some(format!("the redrive was to leave {item} pending")));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Where an item stands in the input, by the page it is in.
+    fn place(&self, held: &Held, index: u8) -> u32 {
+        let mut before = match held.page.id.escalated {
+            Some(_) => 0,
+            None => u32::from(index),
+        };
+        for stretch in &held.page.stretches {
+            if before < stretch.items {
+                return stretch.first + before;
+            }
+            before -= stretch.items;
+        }
+        u32::MAX
+    }
+
+    /// An item's key or value.
+    fn key(&self, held: &Held, index: u8) -> String {
+        let place = self.place(held, index);
+        match self.scenario.workload.lines {
+            true => format!("{{\"number\":{place}}}"),
+            false => scenario::object(u64::from(place)),
+        }
+    }
+
+    /// The tallies count failures by the classes that the evidence names.
+    fn classes(
+        &self,
+        oracle: &mut Oracle<'_>,
+        rows: &BTreeMap<ItemId, Vec<FailureRow>>,
+    ) -> Result<(), Halt> {
+        let (ledger, run) = (self.cluster.ledger(), self.cluster.run());
+        let tallies = self.sim.block_on(async { ledger.tallies(&run).await })?;
+        let tallies = tallies.expect("the quiet way has no faults");
+        for (generation, tally) in &tallies.by_generation {
+            let failures = tally.settled.failed + tally.settled.timed_out;
+            let by_class: u64 = tally.classes.values().sum();
+            let broken = (by_class != failures).then(|| {
+                format!(
+                    "{failures} failed in generation {generation}, by class {:?}",
+                    tally.classes
+                )
+            });
+            oracle.holds("S2", failures, broken);
+            let mut named: BTreeMap<String, u64> = BTreeMap::new();
+            let of_generation = rows.values().flatten();
+            for row in of_generation.filter(|row| row.generation.0 == *generation) {
+                if row.outcome == Outcome::Failed || row.outcome == Outcome::TimedOut {
+                    *named.entry(row.failure.class.to_string()).or_default() += 1;
+                }
+            }
+            let all_have_names = named.len() < CLASSES_MAX;
+            let differs = all_have_names && named.keys().ne(tally.classes.keys());
+            let broken = (self.scenario.is_calm() && differs).then(|| {
+                format!(
+                    "generation {generation} failed of {named:?}, and counts {:?}",
+                    tally.classes
+                )
+            });
+            oracle.holds("S2", named.len() as u64, broken);
+        }
+        Ok(())
+    }
+}
