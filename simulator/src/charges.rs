@@ -257,16 +257,6 @@ impl<'a> Replay<'a> {
         Some(charged.map(|charged| self.policy.next(failure, key.2, charged)))
     }
 
-    /// How many calls of an item nobody heard the end of.
-    pub(crate) fn unheard(&self, (item, generation): (ItemId, u32)) -> usize {
-        let calls = Lane::ALL.into_iter();
-        let calls = calls.filter_map(|lane| self.calls.get(&(item, generation, lane)));
-        calls
-            .flatten()
-            .filter(|call| call.came_to == CameTo::Nothing)
-            .count()
-    }
-
     /// Whether any call of it was stopped before it said, or not heard of.
     pub(crate) fn is_open(&self, (item, generation): (ItemId, u32)) -> bool {
         let calls = Lane::ALL.into_iter();

@@ -81,10 +81,14 @@ impl Evidence<'_> {
         row: Option<&FailureRow>,
         replay: &Replay<'_>,
     ) -> Option<String> {
+        // The page itself says that its workers died of it: see `services::promises`.
+        let own = |index: usize| u8::try_from(index).is_ok_and(|at| held.page.id.origin(at) == id);
+        let mut states = held.page.items.iter().enumerate();
+        let workers_died = states.any(|(index, item)| own(index) && item.deaths_alone >= 2)
+            && outcome == Outcome::Failed;
         let Some(row) = row else {
             // Who takes over the page of a dead worker writes what it knows afterwards, and may die in between.
-            let of_its_worker = replay.unheard((id, held.page.generation.0)) >= 2;
-            return (!of_its_worker).then(|| format!("{id} is {outcome:?}, and nothing says why"));
+            return (!workers_died).then(|| format!("{id} is {outcome:?}, and nothing says why"));
         };
         let key = (id, row.generation.0);
         let class = row.failure.class.to_string();
@@ -93,8 +97,7 @@ impl Evidence<'_> {
             return wrong("it is of another outcome");
         }
         if class == "WorkerDied" {
-            let died = replay.unheard(key) >= 2 && outcome == Outcome::Failed;
-            return if died {
+            return if workers_died {
                 None
             } else {
                 wrong("no worker died of it")

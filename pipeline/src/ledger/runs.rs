@@ -246,16 +246,14 @@ impl Ledger {
         }
         let write = Write::update(keys::run(&row.id), when, updates);
         for _ in 0..UNCLEAR_TRIES_MAX {
-            let error = match self.write(write.clone()).await {
-                Ok(_) => return Ok(RunChange { before, after }),
-                Err(error) if error.is_condition() || error.is_unclear() => error,
-                Err(error) => return Err(error),
+            let Err(error) = self.write(write.clone()).await else {
+                return Ok(RunChange { before, after });
             };
             let now = self.run(&row.id).await?;
             if now.change.as_ref() == Some(&change) {
                 return Ok(RunChange { before, after });
             }
-            if error.is_condition() || now.change != row.change {
+            if error.is_condition() {
                 return Err(LedgerError::Raced);
             }
         }

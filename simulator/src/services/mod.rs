@@ -5,10 +5,12 @@
 //! its own, so that its outage is nobody else's. Promises that show in single writes are checked where
 //! the writes land, by [`promises`].
 
+mod batching;
 mod bill;
 mod executor;
 pub mod injector;
 mod objects;
+mod patience;
 mod promises;
 mod queue;
 mod table;

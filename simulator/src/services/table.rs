@@ -13,10 +13,14 @@ use futures_util::FutureExt as _;
 use trommel::adapters::memory::MemoryTable;
 use trommel::core::time::Tick;
 use trommel::ports::table::{Change, QueryPage, TableProfile};
-use trommel::ports::{Consistency, Key, Query, Row, Table, TableError, Update, Value, Write};
+use trommel::ports::{
+    Condition, Consistency, Key, Query, Row, Table, TableError, Update, Value, Write,
+};
 
+use super::batching::{Batching, Settle};
 use super::bill::Billed;
 use super::injector::{Injector, PATIENCE_MAX, Ticket};
+use super::patience::{Patience, Ran, Refused};
 use super::promises;
 use crate::exec::lock;
 use crate::node::Node;
@@ -43,6 +47,8 @@ pub struct TableModel {
     hot: Mutex<Tick>,
     /// Sessions that were marked dead: what they opened or beat late brings none of them back.
     dead: Mutex<BTreeSet<String>>,
+    patience: Mutex<Patience>,
+    batching: Mutex<Batching>,
     broken: Mutex<Vec<String>>,
     compared: Mutex<Compared>,
 }
@@ -72,6 +78,19 @@ impl Request {
     }
 }
 
+impl Request {
+    /// Names what nobody else asks for: a page's write has a name of its own, as has a transaction.
+    fn fingerprint(&self) -> Option<u64> {
+        let mut hash = Quick::default();
+        match self {
+            Self::Write(write) if changes_page(write) => write.hash(&mut hash),
+            Self::Transact { token, .. } => token.hash(&mut hash),
+            Self::Write(_) => return None,
+        }
+        Some(hash.finish())
+    }
+}
+
 impl TableModel {
     /// An empty table. `service` is a node that never crashes.
     pub fn new(profile: TableProfile, service: Node, injector: Arc<Injector>) -> Arc<Self> {
@@ -83,6 +102,8 @@ impl TableModel {
             cut: Mutex::default(),
             hot: Mutex::default(),
             dead: Mutex::default(),
+            patience: Mutex::default(),
+            batching: Mutex::default(),
             broken: Mutex::default(),
             compared: Mutex::default(),
         })
@@ -221,7 +242,7 @@ impl TableModel {
             }
         }
         if result.is_ok() {
-            self.check(request, before).await?;
+            self.check(who, request, before).await?;
         }
         result
     }
@@ -261,7 +282,15 @@ impl TableModel {
         }
     }
 
-    async fn check(&self, request: &Request, before: Vec<Option<Row>>) -> Result<(), TableError> {
+    async fn check(
+        &self,
+        who: &Node,
+        request: &Request,
+        before: Vec<Option<Row>>,
+    ) -> Result<(), TableError> {
+        // What arrives late was decided by a clock that went on since, and nobody knows whose.
+        let is_late = who.name() == self.service.name();
+        let clock = (!is_late).then(|| who.runtime().clock.now().0);
         for (write, before) in request.writes().iter().zip(before) {
             let key = &write.key;
             let of_run = key.pk.starts_with("run#");
@@ -271,6 +300,9 @@ impl TableModel {
             if of_session && sets_status(&write.change, "dead") {
                 self.service.sometimes(Probe::MarkedDead);
                 lock(&self.dead).insert(key.sk.clone());
+            }
+            if key.pk.starts_with("tally#") {
+                self.note(promises::of_tally(&key.sk));
             }
             if !(of_run || of_page || of_permits) {
                 continue;
@@ -288,7 +320,8 @@ impl TableModel {
                     self.service.trace(&PageState { key, page });
                 }
                 let name = key.to_string();
-                self.note(promises::of_page(&name, before.as_ref(), after.as_ref()));
+                let (before, after) = (before.as_ref(), after.as_ref());
+                self.note(promises::of_page(&name, before, after, clock));
             }
             if let Some(job) = key.pk.strip_prefix("permit#")
                 && let Some(pool) = after
@@ -301,6 +334,11 @@ impl TableModel {
         }
         Ok(())
     }
+}
+
+/// Whether it changes a page that is there: each such write has a name.
+fn changes_page(write: &Write) -> bool {
+    write.key.pk.starts_with("page#") && !write.when.contains(&Condition::Absent)
 }
 
 fn sets_status(change: &Change, to: &str) -> bool {
@@ -398,7 +436,36 @@ impl TableLink {
         result
     }
 
+    /// Makes a request, and follows how patiently it is made again if it is refused.
     async fn change(
+        &self,
+        operation: Operation,
+        request: Request,
+    ) -> Result<Option<Row>, TableError> {
+        let (node, patience) = (&self.node, &self.model.patience);
+        let Some(fingerprint) = request.fingerprint() else {
+            return self.try_change(operation, request).await;
+        };
+        let who = (node.name(), node.incarnation());
+        if !lock(patience).is_empty() {
+            let ran = match node.happened(Probe::Frozen) {
+                true => Ran::OffAndOn,
+                false => Ran::Always,
+            };
+            let asked = lock(patience).asks(who, fingerprint, node.tick(), ran);
+            self.model.note(asked);
+        }
+        let result = self.try_change(operation, request).await;
+        let refused = match &result {
+            Err(TableError::Throttled(_) | TableError::Conflict) => Some(Refused::TooFast),
+            Err(TableError::ConditionFailed { .. }) => Some(Refused::NeverMore),
+            Err(TableError::Unclear(_) | TableError::Refused(_)) | Ok(_) => None,
+        };
+        lock(patience).hears(who, fingerprint, node.tick(), refused);
+        result
+    }
+
+    async fn try_change(
         &self,
         operation: Operation,
         request: Request,
@@ -491,8 +558,19 @@ impl Table for TableLink {
 
     async fn transact(&self, token: &str, writes: Vec<Write>) -> Result<(), TableError> {
         let token = token.to_owned();
+        let settle = Settle::of(&writes);
+        let who = (self.node.name(), self.node.incarnation());
+        let batching = &self.model.batching;
+        if let Some(settle) = &settle {
+            let writes_max = self.profile().transact_writes_max;
+            let broken = lock(batching).begins(who, settle, self.node.tick(), writes_max);
+            self.model.note(broken);
+        }
         let request = Request::Transact { token, writes };
         let done = self.change(Operation::TableTransact, request).await;
+        if let Some(settle) = settle.filter(|_| done.is_ok()) {
+            lock(batching).ends(who, settle, self.node.tick());
+        }
         done.map(|_| ())
     }
 

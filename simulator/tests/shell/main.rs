@@ -4,5 +4,6 @@
 
 mod crashes;
 mod hands;
+mod lost;
 mod oracle;
 mod scenario;

@@ -861,7 +861,9 @@ async fn release(env: &Env, run: &RunHandle, held: Held, items: Vec<crate::core:
             Ok(Some(SettleEnd::Recorded(recorded))) => held = recorded,
             Ok(Some(SettleEnd::Lost) | None) => return,
             Err(error) => {
+                // Whether they were is not known; a sweep finds the page as it is, and gives it back.
                 tracing::warn!(page = %held.page.id, %error, "retries were not recorded");
+                return;
             }
         }
     }
