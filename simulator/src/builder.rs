@@ -14,6 +14,7 @@ use serde::Serialize;
 use crate::oracle::Violation;
 use crate::own::{Data, Own, Subject, job_of};
 use crate::report;
+use crate::rules::Rules;
 use crate::run::{Outcome, Play, Text};
 use crate::scenario::{Happening, Profile, Scenario};
 use crate::shrink::shrink_by;
@@ -150,6 +151,7 @@ impl Builder {
         scenario.workload.large = 0;
         scenario.workload.lines = matches!(self.data, Data::Lines(_));
         scenario.redrive_failed_only = false;
+        scenario.rules = Rules::default();
         // The data is the user's: nobody changes it.
         scenario.troubles.retain(|trouble| match trouble.what {
             Happening::Overwrite | Happening::Delete => false,

@@ -8,9 +8,11 @@ use trommel::core::page::Mark;
 use trommel::core::redrive::Selection;
 use trommel::ledger::{FailureRow, Held};
 
+use crate::evidence::Item;
+use crate::places::Places;
+
 /// An item before a redrive, as people see it.
 pub(crate) struct Seen<'a> {
-    pub(crate) outcome: Outcome,
     /// Its latest evidence.
     pub(crate) row: Option<&'a FailureRow>,
     /// Its key or value.
@@ -35,7 +37,8 @@ impl Chosen {
     pub(crate) fn from<'a>(
         selection: &Selection,
         pages: &[Held],
-        seen: impl Fn(&Held, u8, Outcome) -> Seen<'a>,
+        places: &Places,
+        seen: impl Fn(&Item<'_>) -> Seen<'a>,
     ) -> Self {
         let mut chosen = Self::default();
         let takes_pending = takes_pending(selection);
@@ -43,12 +46,12 @@ impl Chosen {
             let page = &held.page;
             let mut pending = BTreeSet::new();
             let mut any = takes_pending;
-            for (index, item) in (0..).zip(&page.items) {
-                let id = page.id.origin(index);
-                match item.mark {
+            for one in Item::all(held, places) {
+                let id = one.id;
+                match one.state.mark {
                     Mark::Pending => drop(pending.insert(id)),
                     Mark::Done(Outcome::Succeeded) | Mark::Moved => {}
-                    Mark::Done(outcome) if takes(selection, id, &seen(held, index, outcome)) => {
+                    Mark::Done(outcome) if takes(selection, (id, outcome), &seen(&one)) => {
                         any = true;
                         chosen.taken.insert(id);
                     }
@@ -88,7 +91,7 @@ fn takes_pending(selection: &Selection) -> bool {
     pending.unwrap_or(filters == [0; 7])
 }
 
-fn takes(selection: &Selection, id: ItemId, seen: &Seen<'_>) -> bool {
+fn takes(selection: &Selection, (id, outcome): (ItemId, Outcome), seen: &Seen<'_>) -> bool {
     let outcomes = if selection.outcomes.is_empty() {
         &[Outcome::Failed, Outcome::TimedOut, Outcome::Aborted][..]
     } else {
@@ -103,7 +106,7 @@ fn takes(selection: &Selection, id: ItemId, seen: &Seen<'_>) -> bool {
     };
     let rejected = [
         selection.only_pending,
-        !outcomes.contains(&seen.outcome),
+        !outcomes.contains(&outcome),
         !named(&selection.classes, class.as_ref()),
         !named(&selection.fingerprints, print.as_ref()),
         !named(&selection.items, Some(&id.to_string())),

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use trommel::core::id::{ItemId, SHARDS};
 use trommel::core::outcome::Outcome;
-use trommel::core::page::Mark;
+use trommel::core::page::{ItemState, Mark};
 use trommel::core::redrive::Selection;
 use trommel::core::tally::CLASSES_MAX;
 use trommel::ledger::{FailureRow, Held};
@@ -15,6 +15,7 @@ use crate::chosen::{Chosen, Seen};
 use crate::cluster::Cluster;
 use crate::halt::Halt;
 use crate::oracle::Oracle;
+use crate::places::Places;
 use crate::scenario::{self, Scenario};
 use crate::simulation::Simulation;
 use crate::told::Told;
@@ -32,18 +33,18 @@ impl Evidence<'_> {
     /// # Errors
     /// The world could not go on.
     pub(crate) fn check(&self, oracle: &mut Oracle<'_>, pages: &[Held]) -> Result<(), Halt> {
+        let places = oracle.places()?;
         let told: Vec<Told> = self.cluster.told();
         let mut replay = Replay::of(self.scenario, &told);
         let broken = replay.go();
         oracle.holds("S11", told.len() as u64, broken.into_iter().next());
         let rows = self.rows(pages)?;
         for held in pages {
-            for (index, item) in (0..).zip(&held.page.items) {
-                let id = held.page.id.origin(index);
-                let broken = match item.mark {
+            for one in Item::all(held, &places) {
+                let broken = match one.state.mark {
                     Mark::Done(outcome) if outcome != Outcome::Succeeded => {
-                        let latest = rows.get(&id).and_then(|rows| rows.last());
-                        self.row_wrong(held, id, outcome, latest, &replay)
+                        let latest = rows.get(&one.id).and_then(|rows| rows.last());
+                        self.row_wrong(&one, outcome, latest, &replay)
                     }
                     Mark::Done(_) | Mark::Pending | Mark::Moved => continue,
                 };
@@ -75,17 +76,14 @@ impl Evidence<'_> {
     /// What is wrong with the evidence of an item that came to this, in a sentence.
     fn row_wrong(
         &self,
-        held: &Held,
-        id: ItemId,
+        one: &Item<'_>,
         outcome: Outcome,
         row: Option<&FailureRow>,
         replay: &Replay<'_>,
     ) -> Option<String> {
+        let id = one.id;
         // The page itself says that its workers died of it: see `services::promises`.
-        let own = |index: usize| u8::try_from(index).is_ok_and(|at| held.page.id.origin(at) == id);
-        let mut states = held.page.items.iter().enumerate();
-        let workers_died = states.any(|(index, item)| own(index) && item.deaths_alone >= 2)
-            && outcome == Outcome::Failed;
+        let workers_died = one.state.deaths_alone >= 2 && outcome == Outcome::Failed;
         let Some(row) = row else {
             // Who takes over the page of a dead worker writes what it knows afterwards, and may die in between.
             return (!workers_died).then(|| format!("{id} is {outcome:?}, and nothing says why"));
@@ -103,7 +101,7 @@ impl Evidence<'_> {
                 wrong("no worker died of it")
             };
         }
-        if !self.scenario.changes_input() && row.label != self.key(held, id.index) {
+        if !self.scenario.changes_input() && row.label != cut(&self.key(one)) {
             return wrong("its label is another's");
         }
         if outcome == Outcome::Aborted {
@@ -114,7 +112,7 @@ impl Evidence<'_> {
                 wrong("nothing was stopped")
             };
         }
-        let in_lane = (id, row.generation.0, held.page.lane);
+        let in_lane = (id, row.generation.0, one.held.page.lane);
         let Some(next) = replay.next_of(in_lane, &row.failure, row.attempts) else {
             return wrong("no such attempt came to that");
         };
@@ -135,24 +133,23 @@ impl Evidence<'_> {
     ///
     /// # Errors
     /// The world could not go on.
-    pub(crate) fn choose(&self, selection: &Selection, pages: &[Held]) -> Result<Chosen, Halt> {
-        let rows = self.rows(pages)?;
-        let seen = |held: &Held, index: u8, outcome: Outcome| {
-            let id = held.page.id.origin(index);
-            let large = |place: u32| u64::from(place) >= self.scenario.small();
-            let bytes = if large(self.place(held, id.index)) {
-                1000
-            } else {
-                10
-            };
-            Seen {
-                outcome,
-                row: rows.get(&id).and_then(|rows| rows.last()),
-                key: self.key(held, id.index),
-                bytes: (!self.scenario.workload.lines).then_some(bytes),
-            }
+    pub(crate) fn choose(
+        &self,
+        oracle: &Oracle<'_>,
+        selection: &Selection,
+    ) -> Result<Chosen, Halt> {
+        let (pages, places) = (oracle.pages()?, oracle.places()?);
+        let rows = self.rows(&pages)?;
+        let seen = |one: &Item<'_>| Seen {
+            row: rows.get(&one.id).and_then(|rows| rows.last()),
+            key: self.key(one),
+            bytes: match u64::from(one.place) < self.scenario.small() {
+                _ if self.scenario.workload.lines => None,
+                true => Some(10),
+                false => Some(1000),
+            },
         };
-        Ok(Chosen::from(selection, pages, seen))
+        Ok(Chosen::from(selection, &pages, &places, seen))
     }
 
     /// What is wrong with what a redrive did so far, where it goes without faults.
@@ -187,27 +184,11 @@ impl Evidence<'_> {
         Ok(None)
     }
 
-    /// Where an item stands in the input, by the page it is in.
-    fn place(&self, held: &Held, index: u8) -> u32 {
-        let mut before = match held.page.id.escalated {
-            Some(_) => 0,
-            None => u32::from(index),
-        };
-        for stretch in &held.page.stretches {
-            if before < stretch.items {
-                return stretch.first + before;
-            }
-            before -= stretch.items;
-        }
-        u32::MAX
-    }
-
     /// An item's key or value.
-    fn key(&self, held: &Held, index: u8) -> String {
-        let place = self.place(held, index);
+    fn key(&self, one: &Item<'_>) -> String {
         match self.scenario.workload.lines {
-            true => format!("{{\"number\":{place}}}"),
-            false => scenario::object(u64::from(place)),
+            true => self.scenario.workload.line(u64::from(one.place)),
+            false => scenario::object(u64::from(one.place)),
         }
     }
 
@@ -249,4 +230,37 @@ impl Evidence<'_> {
         }
         Ok(())
     }
+}
+
+/// An item with its state.
+pub(crate) struct Item<'a> {
+    pub(crate) id: ItemId,
+    pub(crate) held: &'a Held,
+    pub(crate) state: &'a ItemState,
+    /// Where it stands in the input.
+    pub(crate) place: u32,
+}
+
+impl<'a> Item<'a> {
+    /// All of a page.
+    pub(crate) fn all(held: &'a Held, places: &Places) -> Vec<Self> {
+        let states = (0..).zip(&held.page.items);
+        let item = |((index, state), place)| Self {
+            id: held.page.id.origin(index),
+            held,
+            state,
+            place,
+        };
+        states.zip(places.of_page(&held.page)).map(item).collect()
+    }
+}
+
+/// What of a key or value fits a table.
+fn cut(text: &str) -> String {
+    const CHARS_MAX: usize = 80;
+    if text.len() <= CHARS_MAX {
+        return text.to_owned();
+    }
+    // It is ASCII.
+    format!("{}…", &text[..CHARS_MAX])
 }

@@ -23,6 +23,7 @@ pub mod halt;
 pub mod node;
 pub mod oracle;
 pub mod own;
+mod places;
 pub mod point;
 pub mod probe;
 pub mod report;

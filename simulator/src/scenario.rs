@@ -96,6 +96,65 @@ pub struct Workload {
     /// The input is one file with a line for each of them, all for the function lane.
     #[serde(default)]
     pub lines: bool,
+    /// Each line is longer by so many bytes.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub line_bytes: u32,
+    /// The store lists so many objects in one answer, and takes a second for it; 0: all, and at once.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub listed_at_once: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde asks for it")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
+impl Workload {
+    /// The line of this number.
+    pub fn line(&self, number: u64) -> String {
+        match self.line_bytes as usize {
+            0 => format!("{{\"number\":{number}}}"),
+            bytes => format!("{{\"number\":{number},\"more\":\"{}\"}}", "x".repeat(bytes)),
+        }
+    }
+
+    /// Few of many kinds: see [`Scenario::generate`].
+    fn generate(chance: &Stream) -> Self {
+        let usual = Self {
+            small: chance.below(25),
+            large: chance.below(10),
+            lines: chance.chance(150_000),
+            line_bytes: 0,
+            listed_at_once: 0,
+        };
+        match chance.below(150) {
+            // More than a page takes.
+            0 => Self {
+                small: 90 + chance.below(150),
+                ..usual
+            },
+            // More than a page takes in bytes; and more than a part does.
+            1 => Self {
+                small: 30 + chance.below(10),
+                lines: true,
+                line_bytes: 70_000,
+                ..usual
+            },
+            2 => Self {
+                lines: true,
+                line_bytes: 100,
+                ..usual
+            },
+            // Parts of a few items each: they are closed when they are a second old.
+            3..15 => Self {
+                small: usual.small.min(14),
+                lines: false,
+                listed_at_once: 1 + chance.below(3) as u32,
+                ..usual
+            },
+            _ => usual,
+        }
+    }
 }
 
 /// How the job is set.
@@ -393,8 +452,7 @@ impl Scenario {
     pub fn generate(seed: u64, profile: Profile) -> Self {
         let chance = &Seed(seed).stream("scenario");
         let workers = 1 + chance.below(4) as u32;
-        let small = chance.below(25);
-        let large = chance.below(10);
+        let workload = Workload::generate(chance);
         let rate = |most: u64| {
             let often = chance.below(most) as u32;
             if chance.chance(500_000) { often } else { 0 }
@@ -425,18 +483,21 @@ impl Scenario {
         let session_ms = u64::from(tuning.session_seconds) * 1000;
         // Seldom, as it is slow: outputs that are kept as objects of their own.
         let is_large = chance.below(1_500) == 0 && tuning.results;
-        let (small, handler) = match is_large {
+        let (workload, handler) = match is_large {
             true => (
-                small.min(5),
+                Workload {
+                    small: workload.small.min(5),
+                    line_bytes: 0,
+                    ..workload
+                },
                 Behaviour {
                     output_bytes: 300_000,
                     ..handler
                 },
             ),
-            false => (small, handler),
+            false => (workload, handler),
         };
-        let lines = chance.chance(150_000);
-        let items = small + large;
+        let items = workload.small + workload.large;
         let troubles = match profile {
             Profile::Swarm => troubles(chance, workers, items, session_ms),
             Profile::Low if chance.chance(300_000) => troubles(chance, workers, items, session_ms),
@@ -457,11 +518,7 @@ impl Scenario {
             seed,
             workers,
             roles: roles(chance, workers),
-            workload: Workload {
-                small,
-                large,
-                lines,
-            },
+            workload,
             tuning,
             schedule,
             clocks,
@@ -508,6 +565,7 @@ impl Scenario {
             small,
             large,
             lines,
+            ..
         } = self.workload;
         if lines { small + large } else { small }
     }

@@ -260,8 +260,11 @@ pub async fn plan(
         for part in parts {
             let items = u64::from(part.items);
             let view = reader.part(part).await?;
-            if view.pages.is_empty() && selection.takes_pending() {
-                plan.pending += items;
+            let first = |held: &&Held| held.page.id.escalated.is_none();
+            let in_pages = view.pages.iter().filter(first);
+            let in_pages: usize = in_pages.map(|held| held.page.items.len()).sum();
+            if selection.takes_pending() {
+                plan.pending += items.saturating_sub(in_pages as u64);
             }
             for held in &view.pages {
                 let sight = Sight {

@@ -5,6 +5,7 @@ use std::fmt;
 use std::fmt::Write as _;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use super::bill::{Bill, Billed};
@@ -79,6 +80,7 @@ type CrashHook = Box<dyn Fn(&Node, Duration) + Send + Sync>;
 pub struct Injector {
     seed: Seed,
     lengths: Mutex<Lengths>,
+    listed_at_once: AtomicU32,
     state: Mutex<State>,
     on_crash: Mutex<Option<CrashHook>>,
 }
@@ -205,6 +207,7 @@ impl Injector {
         Self {
             seed,
             lengths: Mutex::new(Lengths { session: SESSION }),
+            listed_at_once: AtomicU32::default(),
             state: Mutex::default(),
             on_crash: Mutex::default(),
         }
@@ -213,6 +216,16 @@ impl Injector {
     /// Sessions last so long here.
     pub fn set_session(&self, session: Duration) {
         *lock(&self.lengths) = Lengths { session };
+    }
+
+    /// A listing answers with so many objects, slowly; 0: with all there are.
+    pub fn set_listed_at_once(&self, objects: u32) {
+        self.listed_at_once.store(objects, Ordering::Relaxed);
+    }
+
+    /// How many that are.
+    pub(super) fn listed_at_once(&self) -> usize {
+        self.listed_at_once.load(Ordering::Relaxed) as usize
     }
 
     /// How long troubles last.

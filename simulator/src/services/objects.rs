@@ -19,6 +19,9 @@ use crate::watch::Watch;
 /// Some ten records of a simulated result file: enough for several pieces.
 const PIECE_BYTES: usize = 1000;
 
+/// How long a slow listing takes to answer: longer than a part stays open.
+const LISTED_AFTER: Duration = Duration::from_millis(1_100);
+
 /// One node's way to a store.
 #[derive(Clone)]
 pub struct ObjectsLink {
@@ -129,6 +132,13 @@ impl Objects for ObjectsLink {
         after: Option<&[u8]>,
         limit: usize,
     ) -> Result<Listing, ObjectsError> {
+        let limit = match self.injector.listed_at_once() {
+            0 => limit,
+            few => {
+                self.sleep(LISTED_AFTER).await;
+                limit.min(few)
+            }
+        };
         let list = self.base.list(prefix, after, limit);
         let listing = self.call(Operation::ObjectsList, prefix, list).await?;
         if let Some(watch) = &self.watch {

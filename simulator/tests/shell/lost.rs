@@ -24,6 +24,8 @@ fn busy_day(seed: u64) -> Scenario {
         small: 7,
         large: 2,
         lines: false,
+        line_bytes: 0,
+        listed_at_once: 0,
     };
     scenario.tuning = Tuning {
         max_concurrency: 4,
