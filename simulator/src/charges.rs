@@ -257,6 +257,11 @@ impl<'a> Replay<'a> {
         Some(charged.map(|charged| self.policy.next(failure, key.2, charged)))
     }
 
+    /// Whether it was ever called.
+    pub(crate) fn was_called(&self, item: ItemId) -> bool {
+        self.calls.keys().any(|(called, _, _)| *called == item)
+    }
+
     /// Whether any call of it was stopped before it said, or not heard of.
     pub(crate) fn is_open(&self, (item, generation): (ItemId, u32)) -> bool {
         let calls = Lane::ALL.into_iter();

@@ -104,6 +104,16 @@ impl Evidence<'_> {
         if !self.scenario.changes_input() && row.label != cut(&self.key(one)) {
             return wrong("its label is another's");
         }
+        let is_large = u64::from(one.place) >= self.scenario.small();
+        let is_refused = is_large && self.scenario.rules.refuses_large();
+        if !self.scenario.changes_input() && (is_refused || class == "TooLarge") {
+            let as_due = is_refused && class == "TooLarge" && !replay.was_called(id);
+            return if as_due {
+                None
+            } else {
+                wrong("what no lane takes is not called")
+            };
+        }
         if outcome == Outcome::Aborted {
             let stopped = class == "Aborted" && replay.is_open(key);
             return if stopped {
@@ -145,8 +155,8 @@ impl Evidence<'_> {
             key: self.key(one),
             bytes: match u64::from(one.place) < self.scenario.small() {
                 _ if self.scenario.workload.lines => None,
-                true => Some(10),
-                false => Some(1000),
+                true => Some(scenario::SMALL_BYTES),
+                false => Some(scenario::LARGE_BYTES),
             },
         };
         Ok(Chosen::from(selection, &pages, &places, seen))

@@ -9,7 +9,7 @@ use trommel::core::redrive::Selection;
 
 use crate::entropy::Stream;
 use crate::own::{Data, job_of};
-use crate::scenario::{LINES_KEY, SMALL_BYTES_MAX, Tuning};
+use crate::scenario::{LARGE_BYTES, LINES_KEY, SMALL_BYTES_MAX, Tuning};
 
 /// How long a simulated call may take, in seconds.
 pub const TIMEOUT_SECONDS: u64 = 20;
@@ -42,6 +42,9 @@ pub struct Rules {
     /// What the last redrive takes, if it is not all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub selection: Option<Selection>,
+    /// The largest object that the container lane takes, in bytes; none: any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub largest: Option<u64>,
     /// The most writes of one transaction; none: as many as DynamoDB takes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub writes_max: Option<usize>,
@@ -89,6 +92,11 @@ fn one_of<T: Copy>(chance: &Stream, all: &[T]) -> T {
 }
 
 impl Rules {
+    /// Whether large objects are too large for every lane.
+    pub fn refuses_large(&self) -> bool {
+        self.largest.is_some_and(|largest| largest < LARGE_BYTES)
+    }
+
     /// Whether there are none.
     pub fn is_none(&self) -> bool {
         *self == Self::default()
@@ -116,6 +124,9 @@ impl Rules {
             others_retried: chance.chance(250_000).then(|| chance.below(3) as u32),
             caught,
             selection: chance.chance(500_000).then(|| selection(chance)),
+            largest: chance
+                .chance(60_000)
+                .then(|| one_of(chance, &[LARGE_BYTES - 1, LARGE_BYTES])),
             writes_max: chance
                 .chance(300_000)
                 .then(|| one_of(chance, &[4, 5, 7, 10, 25])),
@@ -149,6 +160,8 @@ impl Rules {
                 tuning.batch.max(1)
             )),
             Some(format!("[container]\ntimeout = \"{TIMEOUT_SECONDS}s\"")),
+            self.largest
+                .map(|largest| format!("max_object = \"{largest} B\"")),
             (tuning.retries > 0)
                 .then(|| self.rule("\"Flaky\", \"Timeout\"", tuning.retries, tuning)),
             self.others_retried

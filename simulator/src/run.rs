@@ -137,7 +137,8 @@ impl Play<'_> {
         match &self.own {
             Some(own) => own.is_small(),
             None => (0..small + large)
-                .map(|number| lines || number < small)
+                // What no lane takes lies among the small ones, and is not called.
+                .map(|number| lines || number < small || self.scenario.rules.refuses_large())
                 .collect(),
         }
     }
@@ -300,8 +301,11 @@ impl Stage<'_> {
             Some(Data::Objects(objects)) => objects[number as usize].clone(),
             Some(Data::Lines(_)) | None => {
                 let is_small = number < self.scenario.workload.small;
-                let bytes = if is_small { 10 } else { 1000 };
-                (scenario::object(number), vec![0; bytes].into())
+                let bytes = match is_small {
+                    true => scenario::SMALL_BYTES,
+                    false => scenario::LARGE_BYTES,
+                };
+                (scenario::object(number), vec![0; bytes as usize].into())
             }
         };
         let input = &self.cluster.stores().input;

@@ -22,6 +22,12 @@ pub const VERSION: u32 = 1;
 /// The size up to which an object goes to the function lane here, in bytes.
 pub const SMALL_BYTES_MAX: u64 = 100;
 
+/// The size of a small object here …
+pub const SMALL_BYTES: u64 = 10;
+
+/// … and of a large one.
+pub const LARGE_BYTES: u64 = 1000;
+
 /// The key of the file with a line an item, where there is one.
 pub const LINES_KEY: &str = "lines.jsonl";
 
@@ -512,6 +518,16 @@ impl Scenario {
             Profile::Swarm => clocks(chance, workers),
             Profile::Low | Profile::None => Vec::new(),
         };
+        let rules = if chance.chance(600_000) {
+            Rules::generate(chance)
+        } else {
+            Rules::default()
+        };
+        // No redrive makes what is too large smaller.
+        let redrives = match rules.refuses_large() {
+            true => 0,
+            false => chance.below(8).saturating_sub(5) as u32,
+        };
         Self {
             v: VERSION,
             why: None,
@@ -526,13 +542,9 @@ impl Scenario {
             troubles,
             faults: FaultSource::Swarm(rates(chance, profile)),
             chaos_seconds: 3 * u64::from(tuning.session_seconds),
-            redrives: chance.below(8).saturating_sub(5) as u32,
+            redrives,
             redrive_failed_only: chance.chance(300_000),
-            rules: if chance.chance(600_000) {
-                Rules::generate(chance)
-            } else {
-                Rules::default()
-            },
+            rules,
             expect: None,
         }
     }
