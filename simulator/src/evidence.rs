@@ -105,9 +105,12 @@ impl Evidence<'_> {
             return wrong("its label is another's");
         }
         let is_large = u64::from(one.place) >= self.scenario.small();
-        let is_refused = is_large && self.scenario.rules.refuses_large();
-        if !self.scenario.changes_input() && (is_refused || class == "TooLarge") {
-            let as_due = is_refused && class == "TooLarge" && !replay.was_called(id);
+        let refused = self.scenario.rules.refuses_large();
+        // Which object an item is, is not known where some came or went meanwhile.
+        let must_be_refused = refused && is_large && !self.scenario.changes_input();
+        if must_be_refused || class == "TooLarge" {
+            let may_be = is_large || self.scenario.changes_input();
+            let as_due = refused && may_be && class == "TooLarge" && !replay.was_called(id);
             return if as_due {
                 None
             } else {

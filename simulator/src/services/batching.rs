@@ -6,10 +6,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use trommel::core::time::Tick;
 use trommel::ports::{Condition, Write};
 
-/// The last settle of each process, and when its answer came.
+/// Two groups may follow each other at one moment; four that could be one do not.
+const APART_MAX: u32 = 3;
+
+/// The last settle of each process.
 #[derive(Default)]
 pub(super) struct Batching {
-    last: BTreeMap<(String, u32), (Settle, Tick)>,
+    last: BTreeMap<(String, u32), Last>,
+}
+
+/// A settle, and when its answer came.
+struct Last {
+    settle: Settle,
+    at: Tick,
+    /// How many before it could have taken what followed them at once, in a row.
+    apart: u32,
 }
 
 /// A transaction that records pages.
@@ -49,33 +60,49 @@ impl Settle {
 }
 
 impl Batching {
-    /// What is wrong with this transaction, in a sentence.
+    /// What is wrong with this transaction, in a sentence; else how many before it could have taken what followed.
     pub(super) fn begins(
         &self,
         (who, incarnation): (&str, u32),
         settle: &Settle,
         now: Tick,
         writes_max: usize,
-    ) -> Option<String> {
-        if settle.writes > writes_max && settle.pages.len() > settle.first {
-            let writes = settle.writes;
-            return Some(format!(
+    ) -> Result<u32, String> {
+        let writes = settle.writes;
+        if writes > writes_max && settle.pages.len() > settle.first {
+            return Err(format!(
                 "L7: {who} settles by {writes} writes, {writes_max} may go together"
             ));
         }
-        let (last, at) = self.last.get(&(who.to_owned(), incarnation))?;
-        // What follows at once is of the same group: the next begins when somebody has heard of the end of this.
-        let goes_on = *at == now && last.generation == settle.generation;
-        let fits = last.writes + settle.first <= writes_max;
-        let is_new = last.pages.is_disjoint(&settle.pages);
-        (goes_on && fits && is_new).then(|| {
-            format!("L7: {who} settles {settle:?} apart from {last:?}, {writes_max} writes may go together")
-        })
+        let Some(last) = self.last.get(&(who.to_owned(), incarnation)) else {
+            return Ok(0);
+        };
+        // What follows at once is most often of the same group.
+        let goes_on = last.at == now && last.settle.generation == settle.generation;
+        let fits = last.settle.writes + settle.first <= writes_max;
+        let is_new = last.settle.pages.is_disjoint(&settle.pages);
+        if !(goes_on && fits && is_new) {
+            return Ok(0);
+        }
+        let apart = last.apart + 1;
+        if apart < APART_MAX {
+            return Ok(apart);
+        }
+        let last = &last.settle;
+        Err(format!(
+            "L7: {who} settles {settle:?} apart from {last:?}, {writes_max} writes may go together"
+        ))
     }
 
     /// It is recorded.
-    pub(super) fn ends(&mut self, (who, incarnation): (&str, u32), settle: Settle, now: Tick) {
-        self.last
-            .insert((who.to_owned(), incarnation), (settle, now));
+    pub(super) fn ends(
+        &mut self,
+        (who, incarnation): (&str, u32),
+        settle: Settle,
+        at: Tick,
+        apart: u32,
+    ) {
+        let last = Last { settle, at, apart };
+        self.last.insert((who.to_owned(), incarnation), last);
     }
 }

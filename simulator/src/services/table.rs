@@ -561,15 +561,18 @@ impl Table for TableLink {
         let settle = Settle::of(&writes);
         let who = (self.node.name(), self.node.incarnation());
         let batching = &self.model.batching;
+        let mut apart = 0;
         if let Some(settle) = &settle {
             let writes_max = self.profile().transact_writes_max;
-            let broken = lock(batching).begins(who, settle, self.node.tick(), writes_max);
-            self.model.note(broken);
+            match lock(batching).begins(who, settle, self.node.tick(), writes_max) {
+                Ok(so_far) => apart = so_far,
+                Err(broken) => self.model.note(Some(broken)),
+            }
         }
         let request = Request::Transact { token, writes };
         let done = self.change(Operation::TableTransact, request).await;
         if let Some(settle) = settle.filter(|_| done.is_ok()) {
-            lock(batching).ends(who, settle, self.node.tick());
+            lock(batching).ends(who, settle, self.node.tick(), apart);
         }
         done.map(|_| ())
     }
