@@ -38,6 +38,7 @@ impl Evidence<'_> {
         let mut replay = Replay::of(self.scenario, &told);
         let broken = replay.go();
         oracle.holds("S11", told.len() as u64, broken.into_iter().next());
+        oracle.holds("S9", 1, self.order_wrong(&told, pages, &places));
         let rows = self.rows(pages)?;
         for held in pages {
             for one in Item::all(held, &places) {
@@ -52,6 +53,31 @@ impl Evidence<'_> {
             }
         }
         self.classes(oracle, &rows)
+    }
+
+    /// With max concurrency 1, items are called for the first time in the order of the input.
+    fn order_wrong(&self, told: &[Told], pages: &[Held], places: &Places) -> Option<String> {
+        if self.scenario.tuning.max_concurrency > 1 || !self.scenario.is_calm() {
+            return None;
+        }
+        let first = |held: &&Held| held.page.id.escalated.is_none();
+        let items = pages.iter().filter(first);
+        let items = items.flat_map(|held| Item::all(held, places));
+        let place: BTreeMap<ItemId, u32> = items.map(|one| (one.id, one.place)).collect();
+        let mut last = None;
+        let mut called = BTreeSet::new();
+        for call in told.iter().filter(|call| call.generation == 0) {
+            let at = place.get(&call.item);
+            if !called.insert(call.item) {
+                continue;
+            }
+            if at < last {
+                let item = call.item;
+                return Some(format!("{item} was called after what stands behind it"));
+            }
+            last = at;
+        }
+        None
     }
 
     /// Evidence of the items that failed, by item, oldest first.

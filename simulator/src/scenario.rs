@@ -503,6 +503,22 @@ impl Scenario {
             ),
             false => (workload, handler),
         };
+        // A day on which everything is throttled, until that counts as a failure.
+        let is_throttled = chance.below(100) == 0;
+        let (workload, handler) = match is_throttled {
+            true => (
+                Workload {
+                    small: workload.small.min(3),
+                    large: workload.large.min(1),
+                    ..workload
+                },
+                Behaviour {
+                    throttled: 1_000_000,
+                    ..handler
+                },
+            ),
+            false => (workload, handler),
+        };
         let items = workload.small + workload.large;
         let troubles = match profile {
             Profile::Swarm => troubles(chance, workers, items, session_ms),
