@@ -11,6 +11,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::Serialize;
 
+use crate::job_rules::Rules;
 use crate::oracle::Violation;
 use crate::own::{Data, Own, Subject, job_of};
 use crate::report;
@@ -152,6 +153,7 @@ impl Builder {
         scenario.redrive_failed_only = false;
         // It is there from the start, whatever the job reads: no events tell of it.
         scenario.events = None;
+        scenario.rules = Rules::default();
         // The data is the user's: nobody changes it.
         scenario.troubles.retain(|trouble| match trouble.what {
             Happening::Overwrite | Happening::Delete => false,

@@ -38,6 +38,7 @@ use crate::services::{
     ExecutorLink, Ground, Injector, ObjectsLink, QueueModel, Source, TableLink, TableModel,
 };
 use crate::simulation::Simulation;
+use crate::told::{Journal, Told, ToldExecutor};
 use crate::watch::{Seen, Watch, WatchedExecutor};
 
 /// The run's name; there is one.
@@ -70,6 +71,9 @@ pub struct Behaviour {
     /// Kills its process: items, not calls.
     #[serde(default)]
     pub killers: u32,
+    /// `Bad` has so many names, `Bad0`, `Bad1`, …; none: it is `Bad`.
+    #[serde(default)]
+    pub kinds_of_bad: u32,
     /// Its output is as long as this, in bytes, if that is longer than its name.
     #[serde(default)]
     pub output_bytes: u32,
@@ -87,6 +91,7 @@ impl Behaviour {
             panics: 0,
             slow: 0,
             killers: 0,
+            kinds_of_bad: 0,
             output_bytes: 0,
         }
     }
@@ -112,6 +117,7 @@ struct Inner {
     /// Crashed processes that are on their way back.
     coming_back: Mutex<u32>,
     watch: Arc<Watch>,
+    told: Arc<Journal>,
     opened: AtomicU64,
     watchers: AtomicU64,
     /// Whether objects of the scratch place can grow.
@@ -212,6 +218,7 @@ impl Cluster {
             processes: Mutex::default(),
             coming_back: Mutex::default(),
             watch,
+            told: Arc::default(),
             opened: AtomicU64::default(),
             watchers: AtomicU64::default(),
             appends: AtomicBool::new(true),
@@ -318,6 +325,11 @@ impl Cluster {
         &self.inner.watch
     }
 
+    /// What the pipeline was told of calls.
+    pub(crate) fn told(&self) -> Vec<Told> {
+        self.inner.told.all()
+    }
+
     /// The ledger's table.
     pub fn table(&self) -> &Arc<TableModel> {
         &self.inner.table
@@ -422,14 +434,19 @@ impl Cluster {
     }
 
     /// This node's way to its executor, watched at its end.
-    fn executor(&self, node: &Node) -> Arc<dyn Executor> {
+    fn executor(&self, node: &Node, lane: Lane) -> Arc<dyn Executor> {
         let base = (self.inner.executors)(self, node);
         let process = lock(&self.inner.processes).get(node.name()).cloned();
         let session = move || process.as_ref().and_then(Process::session);
         let watch = self.inner.watch.clone();
         let watched = WatchedExecutor::new(base, watch, node, Box::new(session));
         let injector = self.inner.injector.clone();
-        Arc::new(ExecutorLink::new(Arc::new(watched), node, injector))
+        Arc::new(ToldExecutor {
+            base: Arc::new(ExecutorLink::new(Arc::new(watched), node, injector)),
+            lane,
+            node: node.clone(),
+            journal: self.inner.told.clone(),
+        })
     }
 
     async fn handle(self, node: Node, item: HandlerItem) -> Result<String, Failure> {
@@ -444,15 +461,19 @@ impl Cluster {
         node.sleep(takes).await;
         let killers = behaviour.killers;
         self.inner.injector.kill_if(killers, &node, &item.id).await;
-        let failure = |class: &str| Err(Failure::new(Class::named(class), "simulated"));
+        let cause = format!("attempt {} on \"{}\" failed", item.attempt, item.id);
+        let failure = |class: &str| Err(Failure::new(Class::named(class), &cause));
         if dice.chance(behaviour.flaky) {
             return failure("Flaky");
         }
         if dice.chance(behaviour.bad) {
-            return failure("Bad");
+            return match behaviour.kinds_of_bad {
+                0 => failure("Bad"),
+                kinds => failure(&format!("Bad{}", dice.below(u64::from(kinds)))),
+            };
         }
         if dice.chance(behaviour.throttled) {
-            return Err(Failure::new(Class::Throttled, "simulated"));
+            return Err(Failure::new(Class::Throttled, cause));
         }
         assert!(!dice.chance(behaviour.panics), "simulated");
         if let Input::Object(object) = item.input() {
@@ -520,7 +541,6 @@ impl Opener {
 impl OpenRun for Opener {
     async fn open(&self, row: &RunRow) -> Result<OpenedRun, String> {
         let job = self.cluster.inner.job.clone();
-        let handler = self.cluster.executor(&self.node);
         let has_lane = |lane: &Lane| job.lane(*lane).is_some();
         let lanes = Lane::ALL.into_iter().filter(has_lane);
         let mut stores = self.stores();
@@ -528,7 +548,9 @@ impl OpenRun for Opener {
             stores.scratch_prefix = self.cluster.stores_of(&row.id).scratch_prefix;
         }
         Ok(OpenedRun {
-            executors: lanes.map(|lane| (lane, handler.clone())).collect(),
+            executors: lanes
+                .map(|lane| (lane, self.cluster.executor(&self.node, lane)))
+                .collect(),
             stores,
             job,
         })

@@ -8,8 +8,11 @@
 //! bounds of [`halt`] in the order of [`schedule`], [`entropy`] derives streams of numbers from the seed, [`trace`] writes down what
 //! happened. [`services`] are what nodes share, with faults; [`cluster`] puts the real shell on nodes.
 
+pub mod budget;
 pub mod bugs;
 pub mod builder;
+mod charges;
+mod chosen;
 pub mod cli;
 pub mod cluster;
 pub mod corpus;
@@ -17,12 +20,15 @@ pub mod corpus;
 pub mod emulator;
 pub mod entropy;
 pub mod events;
+mod evidence;
 pub mod exec;
 pub mod halt;
+pub mod job_rules;
 pub mod node;
 pub mod oracle;
 pub mod own;
 mod pace;
+mod places;
 pub mod point;
 pub mod probe;
 pub mod report;
@@ -37,6 +43,7 @@ pub mod services;
 pub mod shrink;
 pub mod simulation;
 pub mod swimlane;
+mod told;
 pub mod trace;
 pub mod watch;
 

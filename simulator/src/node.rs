@@ -135,6 +135,11 @@ impl Node {
         self.world.sometimes(probe);
     }
 
+    /// Whether it did, anywhere.
+    pub(crate) fn happened(&self, probe: Probe) -> bool {
+        self.world.happened(probe)
+    }
+
     /// Writes an event of this node into the trace.
     pub fn trace(&self, what: &dyn fmt::Display) {
         self.world.trace(&self.name, what);

@@ -12,13 +12,17 @@ use trommel::core::lane::Lane;
 use trommel::core::outcome::Outcome;
 use trommel::core::page::{Mark, PageStatus};
 use trommel::core::price::Prices;
-use trommel::core::run::RunStatus;
+use trommel::core::run::{Reason, RunStatus};
+use trommel::core::tolerance::Breach;
 use trommel::ledger::{Held, RunRow, SessionStatus};
 use trommel::shell::report::{self, Audit};
 
+use crate::budget::Budget;
 use crate::cluster::Cluster;
 use crate::halt::Halt;
 use crate::own::{Ended, EndedItem, Own};
+use crate::places::Places;
+use crate::probe::Probe;
 use crate::results;
 use crate::simulation::Simulation;
 
@@ -64,6 +68,9 @@ const CALLS_A_FAULT: u64 = 20;
 /// Service calls to open a session, to learn where its run stands, and to close it.
 const CALLS_A_SESSION: u64 = 80;
 
+/// Service calls to read a part, to freeze it and to make its pages, or to find that others did.
+const CALLS_A_PART: u64 = 15;
+
 /// Calls of a process that waits: beats every 2 s, a look a second with its 16 tallies every 8 s, a sweep of
 /// 16 shards every 5 s, two lanes that are listened to.
 const IDLE_CALLS_A_SECOND: u64 = 10;
@@ -74,6 +81,9 @@ const USD_AN_ITEM: f64 = 10e-6;
 
 /// … what a session costs, from its opening to its end …
 const USD_A_SESSION: f64 = 16e-6;
+
+/// … a part after the first, for each process: a listing, a put, some small writes …
+const USD_A_PART: f64 = 8e-6;
 
 /// … and a second of waiting.
 const IDLE_USD_A_SECOND: f64 = 1.2e-6;
@@ -94,8 +104,8 @@ pub struct Oracle<'a> {
     is_small: Vec<bool>,
     data_is_known: bool,
     places_are_known: bool,
-    /// Failures tolerated, by number and by percentage, as the scenario has them.
-    tolerated: Option<(u64, Option<u8>)>,
+    /// What is tolerated, as the scenario has it.
+    tolerated: Option<Budget>,
     compared: Compared,
     found: Vec<Violation>,
 }
@@ -126,19 +136,13 @@ impl<'a> Oracle<'a> {
     }
 
     /// The run is judged by this: counted here anew, not by the rule that is under test.
-    pub fn tolerates(&mut self, count: u64, percent: Option<u8>) {
-        self.tolerated = Some((count, percent));
+    pub fn tolerates(&mut self, budget: Budget) {
+        self.tolerated = Some(budget);
     }
 
     fn is_breached(&self, failures: u64, row: &RunRow) -> bool {
-        match self.tolerated {
-            Some((count, percent)) => {
-                let above = |percent: u8| {
-                    row.total_final()
-                        .is_some_and(|total| 100 * failures > u64::from(percent) * total)
-                };
-                failures > count || percent.is_some_and(above)
-            }
+        match &self.tolerated {
+            Some(budget) => budget.is_exceeded(failures, row.total_final()),
             None => {
                 let tolerance = row.state.limits.tolerance;
                 tolerance.breach(failures, row.total_final()).is_some()
@@ -151,7 +155,7 @@ impl<'a> Oracle<'a> {
         (self.found, self.compared)
     }
 
-    fn holds(&mut self, oracle: &'static str, compared: u64, broken: Option<String>) {
+    pub(crate) fn holds(&mut self, oracle: &'static str, compared: u64, broken: Option<String>) {
         *self.compared.entry(oracle).or_default() += compared;
         self.found
             .extend(broken.map(|seen| Violation::new(oracle, seen)));
@@ -190,7 +194,7 @@ impl<'a> Oracle<'a> {
         let pages = self.pages()?;
         self.outcomes(&pages);
         self.leases(row, &pages);
-        self.lanes(&pages);
+        self.lanes(&pages)?;
         self.versions();
         self.results(row, &pages)
     }
@@ -220,8 +224,26 @@ impl<'a> Oracle<'a> {
     fn verdict(&mut self, row: &RunRow, audit: &Audit) {
         let failures = audit.recounted.failures();
         let breached = self.is_breached(failures, row);
+        let braked = matches!(
+            &row.state.reason,
+            Some(Reason::Breach {
+                breach: Breach::FailFast { .. }
+            })
+        );
+        if braked {
+            self.sim.sometimes(Probe::Braked);
+        }
+        if let Some(budget) = &self.tolerated {
+            let reason = row.state.reason.as_ref();
+            // In a redrive, what failed before may have succeeded since.
+            let known = reason.filter(|_| row.state.generation.0 == 0);
+            let broken = known.and_then(|reason| budget.is_reason_wrong(reason, failures));
+            let shown = row.state.limits.tolerance.failures_max(row.total_final());
+            let broken = broken.or_else(|| budget.is_shown_wrong(shown, row.total_final()));
+            self.holds("S6", 1, broken);
+        }
         // In a redrive, failures of its own may end it earlier.
-        let may_fail = breached || row.state.generation.0 > 0;
+        let may_fail = breached || braked || row.state.generation.0 > 0;
         let status = row.state.status;
         let broken = match status {
             RunStatus::Succeeded if breached => Some(format!(
@@ -366,7 +388,7 @@ impl<'a> Oracle<'a> {
             self.holds("S2", 1, Some(seen));
             return Ok(());
         };
-        let mut wanted = results::wanted(pages);
+        let mut wanted = results::wanted(pages, &self.places()?);
         let mut found = found;
         if !self.data_is_known {
             results::forget_data(&mut wanted);
@@ -398,16 +420,23 @@ impl<'a> Oracle<'a> {
         self.holds("L4", pages.len() as u64, broken);
     }
 
-    /// Large objects are never in the function lane, and alone in the other. A simulated input is one part: an
-    /// item's place in it says what it is.
-    fn lanes(&mut self, pages: &[Held]) {
+    /// Where items stand in the input.
+    ///
+    /// # Errors
+    /// The world could not go on.
+    pub(crate) fn places(&self) -> Result<Places, Halt> {
+        let (ledger, run) = (self.cluster.ledger(), self.cluster.run());
+        self.sim.block_on(async { Places::of(&ledger, &run).await })
+    }
+
+    /// Large objects are never in the function lane, and alone in the other.
+    fn lanes(&mut self, pages: &[Held]) -> Result<(), Halt> {
+        let places = self.places()?;
         for held in pages {
             let page = &held.page;
             let alone = page.lane == Lane::Function || page.items.len() == 1;
             let mut broken = (!alone).then(|| format!("{} has company", page.id));
-            let stretches = page.stretches.iter();
-            let mut items =
-                stretches.flat_map(|stretch| stretch.first..stretch.first + stretch.items);
+            let mut items = places.of_page(page).into_iter();
             let large = items.any(|item| self.is_small.get(item as usize) == Some(&false));
             if page.lane == Lane::Function && large {
                 broken = Some(format!(
@@ -417,6 +446,7 @@ impl<'a> Oracle<'a> {
             }
             self.holds("S9", 1, broken);
         }
+        Ok(())
     }
 
     /// S11: an item fails with the retried class at most once more than its rule grants. What a dead
@@ -453,8 +483,16 @@ impl<'a> Oracle<'a> {
         let faults = injector.struck() as u64;
         let waiting = u64::from(workers) * (passed.as_secs() + 1) * IDLE_CALLS_A_SECOND;
         let sessions = self.cluster.sessions_opened();
-        let may =
-            CALLS_AN_ITEM * items + CALLS_A_FAULT * faults + CALLS_A_SESSION * sessions + waiting;
+        // Each process reads and routes each part; most runs have one, which is its session's.
+        let more = self
+            .places()
+            .map_or(0, |places| places.parts().saturating_sub(1));
+        let parts = u64::from(workers) * more as u64 * CALLS_A_PART;
+        let may = CALLS_AN_ITEM * items
+            + CALLS_A_FAULT * faults
+            + CALLS_A_SESSION * sessions
+            + waiting
+            + parts;
         let calls = injector.calls();
         let broken = (calls > may).then(|| {
             format!("{calls} service calls for {items} items and {faults} faults in {passed:?}, {may} may")
@@ -463,10 +501,13 @@ impl<'a> Oracle<'a> {
         let usage = injector.usage();
         let usd = usage.usd(&Prices::LIST);
         let idle = f64::from(workers) * (passed.as_secs() + 1) as f64 * IDLE_USD_A_SECOND;
-        let calm = USD_AN_ITEM * items as f64 + USD_A_SESSION * sessions as f64 + idle;
+        let of_parts = f64::from(workers) * more as f64 * USD_A_PART;
+        let calm = USD_AN_ITEM * items as f64 + USD_A_SESSION * sessions as f64 + idle + of_parts;
         let may = DEARER_MAX * calm + USD_A_FAULT * faults as f64;
         let broken = (usd > may).then(|| format!("{usage:?} cost {usd:.6} USD, {may:.6} may"));
         self.holds("L7", usage.requests(), broken);
+        let broken = injector.counted_again().disagrees(&usage);
+        self.holds("L7", 1, broken);
     }
 
     /// What the owner of the handler says must hold.
@@ -521,7 +562,7 @@ impl<'a> Oracle<'a> {
     }
 
     /// All pages of the run.
-    fn pages(&self) -> Result<Vec<Held>, Halt> {
+    pub(crate) fn pages(&self) -> Result<Vec<Held>, Halt> {
         let (ledger, run) = (self.cluster.ledger(), self.cluster.run());
         let mut pages = Vec::new();
         for shard in 0..SHARDS {

@@ -41,10 +41,14 @@ probes! {
     Succeeded = "a run succeeded",
     /// It stood so when everybody had left.
     Failed = "a run failed",
+    /// Too many of the last items had failed.
+    Braked = "fail_fast stopped a run",
     /// By an operator.
     Redriven = "a run was redriven",
     /// Faults went on in it.
     RedrivenInStorm = "a redrive met faults",
+    /// By class, by size, by name, …
+    RedrivenSelected = "a redrive took a selection",
     /// What was pending was left out.
     RedrivenFailedOnly = "a redrive took only what had failed",
     /// While it was read or worked on.

@@ -9,6 +9,7 @@ use trommel::ledger::{Held, RunRow};
 use trommel::shell::finalizer::Manifest;
 
 use crate::cluster::{Cluster, FILLING, RUN};
+use crate::places::Places;
 use crate::scenario;
 
 /// What stands of an item.
@@ -139,10 +140,12 @@ pub(crate) fn forget_data(items: &mut Items) {
 }
 
 /// What must stand there, by the pages.
-pub(crate) fn wanted(pages: &[Held]) -> Items {
+pub(crate) fn wanted(pages: &[Held], places: &Places) -> Items {
     let mut items = Items::new();
     for held in pages {
+        let places = places.of_page(&held.page);
         for (index, item) in held.page.items.iter().enumerate() {
+            let place = places.get(index).copied().map(u64::from);
             let index = u8::try_from(index).expect("a page has 100 items");
             let id = held.page.id.origin(index).to_string();
             let (kind, output) = match item.mark {
@@ -158,7 +161,6 @@ pub(crate) fn wanted(pages: &[Held]) -> Items {
                     | trommel::core::outcome::Outcome::Aborted => ("FAILED", None),
                 },
             };
-            let place = held.page.index_in_part(index).map(u64::from);
             let stands = Line {
                 kind: kind.to_owned(),
                 output,
@@ -190,6 +192,10 @@ pub(crate) fn difference(wanted: &Items, found: &Found, row: &RunRow) -> Option<
             }
             Some(_) => {}
         }
+    }
+    let (all, total) = (found.items.len() as u64, row.total);
+    if all != total {
+        return Some(format!("the files name {all} items of {total}"));
     }
     let made_up = |item: &&String| {
         let pending = found

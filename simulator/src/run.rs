@@ -13,7 +13,10 @@ use trommel::core::time::Tick;
 use trommel::ledger::Redrive;
 use trommel::ports::table::TableProfile;
 
+use crate::budget::Budget;
+use crate::charges::Policy;
 use crate::cluster::{Behaviour, Cluster, Process};
+use crate::evidence::Evidence;
 use crate::halt::{Halt, Limits};
 use crate::node::{Node, Skew};
 use crate::oracle::{Compared, Oracle, Violation};
@@ -121,7 +124,12 @@ pub fn run_with(scenario: &Scenario, text: Text, crash_at: Option<(u64, Kind)>) 
 
 impl Play<'_> {
     fn cluster(&self, sim: &Simulation) -> Cluster {
-        let profile = (self.scenario.tuning.settings(), SHARED);
+        let writes_max = self.scenario.rules.writes_max;
+        let table = TableProfile {
+            transact_writes_max: writes_max.unwrap_or(SHARED.transact_writes_max),
+            ..SHARED
+        };
+        let profile = (self.scenario.tuning.settings(), table);
         match self.own.clone() {
             None => {
                 let simulated = |cluster: &Cluster, node: &Node| cluster.handler(node);
@@ -147,11 +155,13 @@ impl Play<'_> {
             small,
             large,
             lines,
+            ..
         } = self.scenario.workload;
         match &self.own {
             Some(own) => own.is_small(),
             None => (0..small + large)
-                .map(|number| lines || number < small)
+                // What no lane takes lies among the small ones, and is not called.
+                .map(|number| lines || number < small || self.scenario.rules.refuses_large())
                 .collect(),
         }
     }
@@ -180,9 +190,12 @@ impl Play<'_> {
         if !scenario.tuning.appends {
             cluster.scratch_is_like_s3();
         }
+        let listed_at_once = scenario.workload.listed_at_once;
+        cluster.injector().set_listed_at_once(listed_at_once);
         let mut stage = Stage {
             scenario,
             own: self.own.as_ref(),
+            ground: self.ground.as_ref(),
             sim: &sim,
             cluster: &cluster,
             resumed: 0,
@@ -196,8 +209,7 @@ impl Play<'_> {
         if self.own.is_some() {
             oracle.data_is_not_known();
         } else {
-            let tuning = scenario.tuning;
-            oracle.tolerates(tuning.tolerated, tuning.tolerated_percent);
+            oracle.tolerates(Budget::of(scenario));
             if scenario.changes_input() {
                 oracle.places_are_not_known();
             }
@@ -212,7 +224,8 @@ impl Play<'_> {
         // Each of them may end a session, or make an outcome's writing fail for long.
         let losses = cluster.injector().struck() + scenario.troubles.len();
         if self.own.is_none() && !serves {
-            oracle.retries(scenario.tuning.retries, losses as u64);
+            let granted = Policy::of(scenario).granted("Flaky");
+            oracle.retries(granted, losses as u64);
         }
         let status = stage.status().ok();
         if let (Some(own), Some(status), None) = (&self.own, status, &halted) {
@@ -266,6 +279,7 @@ enum Weather {
 struct Stage<'a> {
     scenario: &'a Scenario,
     own: Option<&'a Own>,
+    ground: Option<&'a Ground>,
     sim: &'a Simulation,
     cluster: &'a Cluster,
     resumed: u32,
@@ -273,6 +287,16 @@ struct Stage<'a> {
     leaving: BTreeSet<String>,
     /// All must have ended so long after it was healed.
     calm_max: Duration,
+}
+
+impl<'a> Stage<'a> {
+    fn evidence(&self) -> Evidence<'a> {
+        Evidence {
+            scenario: self.scenario,
+            sim: self.sim,
+            cluster: self.cluster,
+        }
+    }
 }
 
 impl Stage<'_> {
@@ -336,8 +360,11 @@ impl Stage<'_> {
             Some(Data::Objects(objects)) => objects[number as usize].clone(),
             Some(Data::Lines(_)) | None => {
                 let is_small = number < self.scenario.workload.small;
-                let bytes = if is_small { 10 } else { 1000 };
-                (scenario::object(number), vec![0; bytes].into())
+                let bytes = match is_small {
+                    true => scenario::SMALL_BYTES,
+                    false => scenario::LARGE_BYTES,
+                };
+                (scenario::object(number), vec![0; bytes as usize].into())
             }
         };
         let input = &self.cluster.stores().input;
@@ -350,7 +377,7 @@ impl Stage<'_> {
         let items = workload.small + workload.large;
         let line = |number: u64| match self.own.map(|own| &own.data) {
             Some(Data::Lines(lines)) => format!("{}\n", lines[number as usize]),
-            Some(Data::Objects(_)) | None => format!("{{\"number\":{number}}}\n"),
+            Some(Data::Objects(_)) | None => workload.line(number) + "\n",
         };
         let lines: String = (0..items).map(line).collect();
         let input = &self.cluster.stores().input;
@@ -364,6 +391,7 @@ impl Stage<'_> {
             small,
             large,
             lines,
+            ..
         } = self.scenario.workload;
         let is_there = !lines;
         (0..small + large).find(|number| is_there && scenario::object(*number) == name)
@@ -608,7 +636,13 @@ impl Stage<'_> {
         oracle.at_any_time();
         let (ledger, run) = (self.cluster.ledger(), self.cluster.run());
         let row = self.sim.block_on(async { ledger.run(&run).await })?;
-        oracle.at_rest(&row.expect("the run has a row"))
+        oracle.at_rest(&row.expect("the run has a row"))?;
+        // What a service elsewhere did to a call is not known here, nor how long it took.
+        if self.own.is_some() || self.ground.is_some() {
+            return Ok(());
+        }
+        let pages = oracle.pages()?;
+        self.evidence().check(oracle, &pages)
     }
 
     /// False if there is nothing to redrive.
@@ -627,6 +661,7 @@ impl Stage<'_> {
             small,
             large,
             lines,
+            ..
         } = self.scenario.workload;
         if refresh && !lines {
             self.sim.block_on(async {
@@ -636,10 +671,18 @@ impl Stage<'_> {
             })?;
         }
         let failed_only = self.scenario.redrive_failed_only && weather == Weather::Calm;
-        let selection = Selection {
+        let narrow = self.scenario.rules.selection.as_ref();
+        let narrow = narrow.filter(|_| weather == Weather::Calm && self.own.is_none());
+        let selection = narrow.cloned().unwrap_or_else(|| Selection {
             pending: failed_only.then_some(false),
             ..Selection::default()
-        };
+        });
+        let evidence = self.evidence();
+        let chosen = evidence.choose(oracle, &selection)?;
+        let selective = failed_only || narrow.is_some();
+        let selection_needs_input = selection.key.is_some()
+            || selection.larger_bytes.is_some()
+            || selection.smaller_bytes.is_some();
         let redrive = Redrive { selection, refresh };
         let failed = oracle.failed()?;
         let event = RunEvent::Redrive;
@@ -669,10 +712,20 @@ impl Stage<'_> {
         self.start_all();
         match weather {
             Weather::Stormy => self.storm(Duration::from_secs(self.scenario.chaos_seconds / 2))?,
-            Weather::Calm if failed_only => {
+            Weather::Calm if selective => {
                 self.until_all_left(self.sim.now() + self.calm_max)?;
-                self.sim.sometimes(Probe::RedrivenFailedOnly);
-                oracle.settled_again(&failed)?;
+                self.sim.sometimes(Probe::RedrivenSelected);
+                let generation = row.state.generation.0 + 1;
+                let pages = oracle.pages()?;
+                // Which object an item is, is not known where some came or went meanwhile.
+                if !(selection_needs_input && self.scenario.changes_input()) {
+                    let broken = evidence.chosen_wrong(&chosen, generation, &pages)?;
+                    oracle.note("L5", broken);
+                }
+                if failed_only && narrow.is_none() {
+                    self.sim.sometimes(Probe::RedrivenFailedOnly);
+                    oracle.settled_again(&failed)?;
+                }
             }
             Weather::Calm => {}
         }
@@ -686,13 +739,15 @@ impl Stage<'_> {
         let succeeded = oracle.succeeded()?.len() as u64;
         // What was pending and not selected may have ended late, by those who only then heard of the former end
         // or found its holder dead.
+        let left = chosen.left.len() as u64;
         let (mut late, mut late_failures) = (0, 0);
-        if failed_only {
+        if selective {
             late_failures = oracle.failed()?.difference(&failed).count() as u64;
-            late = oracle.aborted()?.len() as u64 + late_failures;
+            late = oracle.aborted()?.difference(&chosen.left).count() as u64 + late_failures;
         }
-        let good = late_failures > 0 || after.state.status == RunStatus::Succeeded;
-        let converged = good && succeeded + late == after.total;
+        // What was left as it was may be too much for a success.
+        let good = late_failures > 0 || left > 0 || after.state.status == RunStatus::Succeeded;
+        let converged = good && succeeded + left + late == after.total;
         let broken = (!converged).then(|| {
             let (status, total) = (after.state.status.as_str(), after.total);
             format!(

@@ -7,18 +7,14 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use trommel::core::class::Class;
-use trommel::core::id::JobName;
-use trommel::core::job::{
-    ExecutorSpec, GRACE_DEFAULT, InputSpec, Job, LaneSpec, LedgerUri, Location, OnBreach,
-    OutputMode,
-};
-use trommel::core::retry::{CatchRule, Errors, Jitter, RetryRule, Then};
-use trommel::core::tolerance::{Percent, Tolerance};
+use trommel::core::job::{InputSpec, Job};
+use trommel::core::retry::{CatchRule, Errors, Then};
 use trommel::shell::Settings;
 
 use crate::cluster::Behaviour;
 use crate::entropy::{Seed, Stream};
 use crate::events::EventMode;
+use crate::job_rules::Rules;
 use crate::point::{Kind, Point};
 use crate::schedule::Schedule;
 use crate::services::{Rates, Source};
@@ -28,6 +24,12 @@ pub const VERSION: u32 = 1;
 
 /// The size up to which an object goes to the function lane here, in bytes.
 pub const SMALL_BYTES_MAX: u64 = 100;
+
+/// The size of a small object here …
+pub const SMALL_BYTES: u64 = 10;
+
+/// … and of a large one.
+pub const LARGE_BYTES: u64 = 1000;
 
 /// The key of the file with a line an item, where there is one.
 pub const LINES_KEY: &str = "lines.jsonl";
@@ -74,6 +76,9 @@ pub struct Scenario {
     /// The input is a bucket's events.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub events: Option<EventMode>,
+    /// What the job says beside its tuning.
+    #[serde(default, skip_serializing_if = "Rules::is_none")]
+    pub rules: Rules,
     /// What this scenario is kept for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expect: Option<Expect>,
@@ -103,6 +108,65 @@ pub struct Workload {
     /// The input is one file with a line for each of them, all for the function lane.
     #[serde(default)]
     pub lines: bool,
+    /// Each line is longer by so many bytes.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub line_bytes: u32,
+    /// The store lists so many objects in one answer, and takes a second for it; 0: all, and at once.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub listed_at_once: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde asks for it")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
+impl Workload {
+    /// The line of this number.
+    pub fn line(&self, number: u64) -> String {
+        match self.line_bytes as usize {
+            0 => format!("{{\"number\":{number}}}"),
+            bytes => format!("{{\"number\":{number},\"more\":\"{}\"}}", "x".repeat(bytes)),
+        }
+    }
+
+    /// Few of many kinds: see [`Scenario::generate`].
+    fn generate(chance: &Stream) -> Self {
+        let usual = Self {
+            small: chance.below(25),
+            large: chance.below(10),
+            lines: chance.chance(150_000),
+            line_bytes: 0,
+            listed_at_once: 0,
+        };
+        match chance.below(150) {
+            // More than a page takes.
+            0 => Self {
+                small: 90 + chance.below(150),
+                ..usual
+            },
+            // More than a page takes in bytes; and more than a part does.
+            1 => Self {
+                small: 30 + chance.below(10),
+                lines: true,
+                line_bytes: 70_000,
+                ..usual
+            },
+            2 => Self {
+                lines: true,
+                line_bytes: 100,
+                ..usual
+            },
+            // Parts of a few items each: they are closed when they are a second old.
+            3..15 => Self {
+                small: usual.small.min(14),
+                lines: false,
+                listed_at_once: 1 + chance.below(3) as u32,
+                ..usual
+            },
+            _ => usual,
+        }
+    }
 }
 
 /// How the job is set.
@@ -408,8 +472,7 @@ impl Scenario {
     pub fn generate(seed: u64, profile: Profile) -> Self {
         let chance = &Seed(seed).stream("scenario");
         let workers = 1 + chance.below(4) as u32;
-        let small = chance.below(25);
-        let large = chance.below(10);
+        let workload = Workload::generate(chance);
         let rate = |most: u64| {
             let often = chance.below(most) as u32;
             if chance.chance(500_000) { often } else { 0 }
@@ -423,6 +486,7 @@ impl Scenario {
             killers: if chance.chance(40_000) { 80_000 } else { 0 },
             shortest: Duration::from_millis(20),
             longest: Duration::from_millis(100 + chance.below(3_000)),
+            kinds_of_bad: [0, 0, 0, 2, 60][chance.below(5) as usize],
             output_bytes: 0,
         };
         let tuning = Tuning {
@@ -440,18 +504,37 @@ impl Scenario {
         let session_ms = u64::from(tuning.session_seconds) * 1000;
         // Seldom, as it is slow: outputs that are kept as objects of their own.
         let is_large = chance.below(1_500) == 0 && tuning.results;
-        let (small, handler) = match is_large {
+        let (workload, handler) = match is_large {
             true => (
-                small.min(5),
+                Workload {
+                    small: workload.small.min(5),
+                    line_bytes: 0,
+                    ..workload
+                },
                 Behaviour {
                     output_bytes: 300_000,
                     ..handler
                 },
             ),
-            false => (small, handler),
+            false => (workload, handler),
         };
-        let lines = chance.chance(150_000);
-        let items = small + large;
+        // A day on which everything is throttled, until that counts as a failure.
+        let is_throttled = chance.below(100) == 0;
+        let (workload, handler) = match is_throttled {
+            true => (
+                Workload {
+                    small: workload.small.min(3),
+                    large: workload.large.min(1),
+                    ..workload
+                },
+                Behaviour {
+                    throttled: 1_000_000,
+                    ..handler
+                },
+            ),
+            false => (workload, handler),
+        };
+        let items = workload.small + workload.large;
         let troubles = match profile {
             Profile::Swarm => troubles(chance, workers, items, session_ms),
             Profile::Low if chance.chance(300_000) => troubles(chance, workers, items, session_ms),
@@ -467,17 +550,18 @@ impl Scenario {
             Profile::Low | Profile::None => Vec::new(),
         };
         let events = chance.chance(250_000).then(|| EventMode::generate(chance));
+        let rules = if events.is_none() && chance.chance(600_000) {
+            Rules::generate(chance)
+        } else {
+            Rules::default()
+        };
         Self {
             v: VERSION,
             why: None,
             seed,
             workers,
             roles: roles(chance, workers),
-            workload: Workload {
-                small,
-                large,
-                lines,
-            },
+            workload,
             tuning,
             schedule,
             clocks,
@@ -485,71 +569,26 @@ impl Scenario {
             troubles,
             faults: FaultSource::Swarm(rates(chance, profile)),
             chaos_seconds: 3 * u64::from(tuning.session_seconds),
-            redrives: chance.below(8).saturating_sub(5) as u32,
+            redrives: match rules.refuses_large() {
+                // No redrive makes what is too large smaller.
+                true => 0,
+                false => chance.below(8).saturating_sub(5) as u32,
+            },
             redrive_failed_only: chance.chance(300_000),
             events,
+            rules,
             expect: None,
         }
     }
 
     /// The job that is run.
     pub fn job(&self) -> Job {
-        let tuning = self.tuning;
-        let mut retry = Vec::new();
-        if tuning.retries > 0 {
-            retry.push(RetryRule {
-                errors: Errors::Any(vec![Class::named("Flaky"), Class::Timeout]),
-                max_attempts: tuning.retries,
-                interval: Duration::from_millis(tuning.interval_ms),
-                backoff_rate: 2.0,
-                max_delay: None,
-                jitter: Jitter::Full,
-            });
-        }
-        let mut function = lane(Some(SMALL_BYTES_MAX));
-        function.max_items_per_batch = tuning.batch.max(1);
-        Job {
-            name: JobName::new("job"),
-            input: self.input(),
-            max_concurrency: tuning.max_concurrency.max(1),
-            tolerance: Tolerance {
-                count: Some(tuning.tolerated),
-                percent: tuning.tolerated_percent.map(percent),
-            },
-            fail_fast: None,
-            on_breach: if tuning.pauses {
-                OnBreach::Pause
-            } else {
-                OnBreach::Fail
-            },
-            results: tuning.results.then(|| Location::S3 {
-                bucket: "results".to_owned(),
-                key: String::new(),
-            }),
-            ledger: LedgerUri::DynamoDb("table".to_owned()),
-            scratch: None,
-            function,
-            container: Some(lane(None)),
-            retry,
-            catch: match self.events {
-                Some(_) => vec![superseded()],
-                None => Vec::new(),
-            },
-        }
-    }
-
-    fn input(&self) -> InputSpec {
-        let of = |key: &str| Location::S3 {
-            bucket: "input".to_owned(),
-            key: key.to_owned(),
-        };
+        let mut job = self.rules.job(&self.tuning, self.workload.lines);
         if let Some(events) = &self.events {
-            InputSpec::Events(events.spec())
-        } else if self.workload.lines {
-            InputSpec::Jsonl(of(LINES_KEY))
-        } else {
-            InputSpec::Objects(of(""))
+            job.input = InputSpec::Events(events.spec());
+            job.catch.insert(0, superseded());
         }
+        job
     }
 
     /// Where an object of the input is changed while the run goes on.
@@ -559,12 +598,23 @@ impl Scenario {
         self.troubles.iter().any(changes)
     }
 
+    /// Whether nothing goes wrong but what the handler says.
+    pub fn is_calm(&self) -> bool {
+        let no_faults = match &self.faults {
+            FaultSource::Swarm(rates) => rates.values().all(|rate| *rate == 0),
+            FaultSource::Plan(plan) => plan.is_empty(),
+        };
+        let steady = self.troubles.is_empty() && self.clocks.is_empty();
+        no_faults && steady && self.handler.killers == 0
+    }
+
     /// How many items are small enough for the function lane.
     pub fn small(&self) -> u64 {
         let Workload {
             small,
             large,
             lines,
+            ..
         } = self.workload;
         if lines { small + large } else { small }
     }
@@ -608,22 +658,6 @@ fn superseded() -> CatchRule {
     CatchRule {
         errors: Errors::Any(vec![Class::SourceChanged]),
         then: Then::Skip,
-    }
-}
-
-fn percent(percent: u8) -> Percent {
-    let text = percent.min(100).to_string();
-    text.parse().expect("a whole number up to 100")
-}
-
-fn lane(object_bytes_max: Option<u64>) -> LaneSpec {
-    LaneSpec {
-        executor: ExecutorSpec::InProcess,
-        object_bytes_max,
-        max_items_per_batch: 1,
-        timeout: Some(Duration::from_secs(20)),
-        grace: GRACE_DEFAULT,
-        output: OutputMode::Keep,
     }
 }
 

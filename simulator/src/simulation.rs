@@ -49,6 +49,10 @@ impl World {
         *lock(&self.probes).entry(probe).or_default() += 1;
     }
 
+    pub(crate) fn happened(&self, probe: Probe) -> bool {
+        lock(&self.probes).contains_key(&probe)
+    }
+
     /// The living process of this name; a new one, if there is none or it crashed.
     pub(crate) fn node(self: &Arc<Self>, name: &str) -> Node {
         let (node, is_new) = self.find_or_start(name);
@@ -155,7 +159,7 @@ impl Simulation {
 
     /// Whether it did.
     pub fn happened(&self, probe: Probe) -> bool {
-        lock(&self.world.probes).contains_key(&probe)
+        self.world.happened(probe)
     }
 
     /// How often each did.

@@ -10,7 +10,7 @@ use super::event::store_key;
 
 /// One item may be at most this long as JSON; Distributed Map reads items of up to 8 MB
 /// ("ItemReader", quotas).
-pub const ITEM_BYTES_MAX: usize = 8 * 1024 * 1024;
+pub const ITEM_BYTES_MAX: usize = 8 << 20;
 
 /// What ties a reading to one state of an object: for S3 its eTag and, in a versioned bucket, the
 /// version; for a file its time of change and size, in the same form.

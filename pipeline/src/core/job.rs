@@ -16,7 +16,7 @@ use super::tolerance::{FailFast, Tolerance};
 pub const BATCH_ITEMS_MAX: u32 = 100;
 
 /// Default timeout of a call on the function lane: Lambda's longest ("Lambda quotas").
-pub const FUNCTION_TIMEOUT_DEFAULT: Duration = Duration::from_secs(15 * 60);
+pub const FUNCTION_TIMEOUT_DEFAULT: Duration = Duration::from_mins(15);
 
 /// Default time a stopped call gets to end by itself: ECS's `stopTimeout` ("Fargate task definition").
 pub const GRACE_DEFAULT: Duration = Duration::from_secs(30);

@@ -13,11 +13,11 @@ use super::part::Stretch;
 
 /// The payloads of a page's items take at most this together (the last may go over): what a worker
 /// holds in memory for one page.
-pub const PAGE_PAYLOAD_BYTES_MAX: usize = 1024 * 1024;
+pub const PAGE_PAYLOAD_BYTES_MAX: usize = 1 << 20;
 
 /// The objects of a page are at most this large together (the last may go over), so that no page
 /// keeps one session busy while others are idle.
-pub const PAGE_OBJECT_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+pub const PAGE_OBJECT_BYTES_MAX: u64 = 1 << 30;
 
 /// Whether pages must keep the order of the input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

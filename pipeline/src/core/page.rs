@@ -316,11 +316,6 @@ impl Page {
         self.deaths >= DEATHS_TO_SUSPECT
     }
 
-    /// Whether the size rule need not match the lane: the item came here by escalation.
-    pub fn escalated_or_moved(&self, lane: Lane) -> bool {
-        lane == Lane::Container && self.id.escalated.is_some()
-    }
-
     /// How many items have which outcome.
     pub fn counts(&self) -> Settled {
         let mut settled = Settled::default();

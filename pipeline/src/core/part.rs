@@ -12,7 +12,7 @@ pub const PART_ITEMS_MAX: u32 = 10_000;
 
 /// … and at most about this many bytes of them (the last item may go over): a few parts are in memory at
 /// once. Items of up to 200 bytes fill a part by their number first.
-pub const PART_BYTES_MAX: usize = 2 * 1024 * 1024;
+pub const PART_BYTES_MAX: usize = 2 << 20;
 
 /// Where the items of a part lie.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

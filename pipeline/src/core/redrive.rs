@@ -20,7 +20,7 @@ pub struct Selection {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pending: Option<bool>,
     /// Whether nothing that is settled is taken.
-    #[serde(skip_serializing_if = "is_false")]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub only_pending: bool,
     /// Items whose failure has one of these classes.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -40,14 +40,6 @@ pub struct Selection {
     /// These items, by their names.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub items: Vec<String>,
-}
-
-#[expect(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "the shape that serde asks for"
-)]
-fn is_false(value: &bool) -> bool {
-    !value
 }
 
 /// What a selection may look at.

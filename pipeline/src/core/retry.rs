@@ -88,7 +88,7 @@ impl RetryRule {
     /// The wait before retry number `retry` (from 1). `draw` is a random number, used by full jitter.
     pub fn delay(&self, retry: u32, draw: u64) -> Duration {
         /// No wait is longer than a year, whatever the rate; keeps the arithmetic finite.
-        const DELAY_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
+        const DELAY_MAX: Duration = Duration::from_secs(31_536_000);
         let exponent = i32::try_from(retry.saturating_sub(1)).unwrap_or(i32::MAX);
         let seconds = self.interval.as_secs_f64() * self.backoff_rate.powi(exponent);
         let longest = self.max_delay.unwrap_or(DELAY_MAX).min(DELAY_MAX);

@@ -176,21 +176,6 @@ pub enum RunEvent {
     Redrive,
 }
 
-impl RunEvent {
-    /// Its name, for tables.
-    pub fn as_str(&self) -> &'static str {
-        match self {
-            Self::Succeed => "succeed",
-            Self::Fail(_) => "fail",
-            Self::Pause(_) => "pause",
-            Self::Resume(None) => "resume",
-            Self::Resume(Some(_)) => "resume with new limits",
-            Self::Stop => "stop",
-            Self::Redrive => "redrive",
-        }
-    }
-}
-
 /// Why an event does nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RunRefusal {
@@ -333,6 +318,18 @@ mod tests {
         ]
     }
 
+    fn name(event: &RunEvent) -> &'static str {
+        match event {
+            RunEvent::Succeed => "succeed",
+            RunEvent::Fail(_) => "fail",
+            RunEvent::Pause(_) => "pause",
+            RunEvent::Resume(None) => "resume",
+            RunEvent::Resume(Some(_)) => "resume with new limits",
+            RunEvent::Stop => "stop",
+            RunEvent::Redrive => "redrive",
+        }
+    }
+
     #[test]
     fn every_status_meets_every_event() {
         let mut table = String::new();
@@ -370,7 +367,7 @@ mod tests {
                     ),
                     Err(refusal) => format!("refused: {refusal}"),
                 };
-                let left = format!("{}{because} + {}", status.as_str(), event.as_str());
+                let left = format!("{}{because} + {}", status.as_str(), name(&event));
                 writeln!(table, "{left:<42} => {what}").expect("a String takes everything");
             }
         }

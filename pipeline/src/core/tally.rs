@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use super::outcome::Settled;
 
-/// A tally names at most this many classes; what is beyond is counted under `Other`.
+/// A session names at most this many classes in its tallies; what is beyond it counts under `Other`.
 pub const CLASSES_MAX: usize = 32;
 
 /// What one write adds, or what several rows hold together, for one generation.

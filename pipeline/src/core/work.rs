@@ -164,16 +164,6 @@ impl Work {
         work
     }
 
-    /// The page as it was last written.
-    pub fn page(&self) -> &Page {
-        &self.page
-    }
-
-    /// The page was written: this is what it is now.
-    pub fn set_page(&mut self, page: Page) {
-        self.page = page;
-    }
-
     /// The items as they are now.
     pub fn items(&self) -> &[ItemState] {
         &self.items
@@ -230,11 +220,6 @@ impl Work {
             && self.ready.is_empty()
             && self.news.is_empty()
             && self.waiting.keys().next().is_none_or(far)
-    }
-
-    /// Whether every item has an outcome or has moved.
-    pub fn is_done(&self) -> bool {
-        self.items.iter().all(|item| item.mark != Mark::Pending)
     }
 
     /// Whether there is something to record.

@@ -64,23 +64,6 @@ impl LedgerError {
     pub(super) fn is_unclear(&self) -> bool {
         matches!(self, Self::Table(TableError::Unclear(_)))
     }
-
-    /// Whether trying again later may help.
-    pub fn is_passing(&self) -> bool {
-        match self {
-            Self::Table(
-                TableError::Unclear(_) | TableError::Throttled(_) | TableError::Conflict,
-            )
-            | Self::Raced => true,
-            Self::Table(TableError::ConditionFailed { .. } | TableError::Refused(_))
-            | Self::NotFound(_)
-            | Self::Newer { .. }
-            | Self::Damaged { .. }
-            | Self::Page(_)
-            | Self::Run(_)
-            | Self::Broken(_) => false,
-        }
-    }
 }
 
 /// The row, if this program knows its schema version.

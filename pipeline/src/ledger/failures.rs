@@ -47,7 +47,7 @@ impl FailureRow {
 }
 
 impl Ledger {
-    /// Keeps evidence. Repeating it does no harm.
+    /// Keeps evidence. Repeating it does no harm, so that what was not clearly kept is kept again.
     pub async fn keep_failures(
         &self,
         run: &RunId,
@@ -64,11 +64,7 @@ impl Ledger {
                 })
             });
             for result in futures_util::future::join_all(writes).await {
-                match result {
-                    // Evidence that may or may not be there is good enough.
-                    Err(error) if error.is_unclear() => {}
-                    result => drop(result?),
-                }
+                result?;
             }
         }
         Ok(())

@@ -1,5 +1,7 @@
 //! The names of rows. One place, so that no two kinds of row can ever collide.
 
+use std::hash::Hasher as _;
+
 use crate::core::id::{Generation, ItemId, JobName, PageId, RunId, SHARDS, SessionId};
 use crate::core::mark::{IntakeId, MarkOf};
 use crate::ports::Key;
@@ -130,7 +132,7 @@ fn hashed(bytes: &[u8]) -> String {
 pub(super) fn intake(job: &JobName, id: &IntakeId) -> Key {
     let mut hash = Fnv::new();
     hash.add(id.as_str().as_bytes());
-    let slot = hash.short() % u64::from(SHARDS);
+    let slot = hash.finish() % u64::from(SHARDS);
     Key::new(format!("intake#{job}#{slot:02}"), id.as_str())
 }
 

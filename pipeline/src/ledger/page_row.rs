@@ -5,6 +5,8 @@
 //! of the part as `first+count`; `retries` has one base-36 digit an item and rule, and one for throttles;
 //! `dues` and `alones` are sparse.
 
+use std::num::{NonZeroU32, NonZeroUsize};
+
 use crate::core::id::{Epoch, Generation, PageId, SessionId, WriteId};
 use crate::core::lane::Lane;
 use crate::core::page::{ItemState, Mark, Page, PageStatus};
@@ -37,8 +39,8 @@ pub(super) fn encode(page: &Page, write: &WriteId) -> Row {
         PageStatus::Waiting { due } => row = row.with("due", due.0),
         PageStatus::Ready | PageStatus::Settled => {}
     }
-    if page.deaths > 0 {
-        row = row.with("deaths", i64::from(page.deaths));
+    if let Some(deaths) = NonZeroU32::new(page.deaths) {
+        row = row.with("deaths", i64::from(deaths.get()));
     }
     if let Some(index) = page.alone {
         row = row.with("alone", i64::from(index));
@@ -46,19 +48,16 @@ pub(super) fn encode(page: &Page, write: &WriteId) -> Row {
     if !page.outputs.is_empty() {
         row = row.with("outputs", page.outputs.join(" "));
     }
-    if page
-        .items
-        .iter()
-        .any(|item| item.throttles > 0 || item.retries.iter().any(|n| *n > 0))
-    {
-        row = row.with("retries", encode_retries(&page.items));
+    let retries = encode_retries(&page.items);
+    if retries.contains(|digit| digit != '0') {
+        row = row.with("retries", retries);
     }
     let dues = sparse(&page.items, |item| item.due.map(|due| due.0));
     if !dues.is_empty() {
         row = row.with("dues", dues);
     }
     let alones = sparse(&page.items, |item| {
-        (item.deaths_alone > 0).then_some(i64::from(item.deaths_alone))
+        NonZeroU32::new(item.deaths_alone).map(|deaths| i64::from(deaths.get()))
     });
     if !alones.is_empty() {
         row = row.with("alones", alones);
@@ -175,11 +174,12 @@ fn decode_retries(digits: &str, items: &mut [ItemState]) -> Option<()> {
         .chars()
         .map(|c| c.to_digit(36))
         .collect::<Option<_>>()?;
-    if items.is_empty() || digits.is_empty() || !digits.len().is_multiple_of(items.len()) {
+    let width = NonZeroUsize::new(digits.len().checked_div(items.len())?)?;
+    let numbers = digits.chunks(width.get());
+    if numbers.len() != items.len() {
         return None;
     }
-    let width = digits.len() / items.len();
-    for (item, numbers) in items.iter_mut().zip(digits.chunks(width)) {
+    for (item, numbers) in items.iter_mut().zip(numbers) {
         let (throttles, retries) = numbers.split_last()?;
         item.throttles = *throttles;
         item.retries = retries.to_vec();

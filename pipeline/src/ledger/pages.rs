@@ -1,6 +1,7 @@
 //! Pages in the ledger: make, lease, note, settle, release, take over, reopen.
 
 use std::collections::BTreeSet;
+use std::hash::Hasher as _;
 
 use crate::core::id::{Generation, PageId, RunId, SHARDS, SessionId, WriteId};
 use crate::core::invariant::{InvariantId, check};
@@ -81,15 +82,11 @@ impl Ledger {
     }
 
     async fn create_page(&self, run: &RunId, page: Page) -> Result<(), LedgerError> {
-        let write = create(run, &page);
-        for _ in 0..UNCLEAR_TRIES_MAX {
-            match self.write(write.clone()).await {
-                Err(error) if error.is_condition() => return Ok(()),
-                Err(error) if error.is_unclear() => {}
-                result => return result.map(|_| ()),
-            }
+        match self.write(create(run, &page)).await {
+            Err(error) if error.is_condition() => Ok(()),
+            // The router begins this part again.
+            result => result.map(|_| ()),
         }
-        Err(unclear("a page's making"))
     }
 
     /// The page, if it is there.
@@ -116,11 +113,7 @@ impl Ledger {
             session: self.session.clone(),
             now,
         };
-        let leased = self.advance(run, &held, &event).await?.0;
-        check(leased.page.epoch > held.page.epoch, InvariantId::S1, || {
-            format!("page {id} was leased at epoch {}", leased.page.epoch)
-        })?;
-        Ok(leased)
+        Ok(self.advance(run, &held, &event).await?.0)
     }
 
     /// Notes that this item is about to run alone.
@@ -209,19 +202,15 @@ impl Ledger {
             } else {
                 self.transact(writes.clone()).await
             };
-            let error = match result {
-                Ok(()) => return Ok((Held { page, write }, effects)),
-                Err(error) if error.is_condition() || error.is_unclear() => error,
-                Err(error) => return Err(error),
+            let Err(error) = result else {
+                return Ok((Held { page, write }, effects));
             };
-            let now = self
-                .page(run, page.id)
-                .await?
-                .ok_or_else(|| page_missing(run, page.id))?;
+            let now = self.page(run, page.id).await?;
+            let now = now.ok_or_else(|| page_missing(run, page.id))?;
             if now.write == write {
                 return Ok((now, effects));
             }
-            if now.write != held.write {
+            if error.is_condition() {
                 return Err(LedgerError::Raced);
             }
             tracing::debug!(page = %page.id, %error, "no clear answer, writing again");
@@ -319,7 +308,6 @@ impl Ledger {
         mut group: Vec<(usize, Decided)>,
         ends: &mut [SettleEnd],
     ) -> Result<(), LedgerError> {
-        let mut unclears = 0;
         while let Some((_, first)) = group.first() {
             let generation = first.page.generation;
             let mut tally = Tally::default();
@@ -356,17 +344,13 @@ impl Ledger {
                     })?;
                     group = self.sort_out(run, group, &failed, ends).await?;
                 }
-                // If it happened, the pages' conditions fail next, and each page says whose write it has.
-                Err(error) if error.is_unclear() => {
-                    unclears += 1;
+                // If it happened, the pages' conditions fail next time, and each page says whose write it has.
+                Err(error) => {
                     if is_planted(Bug::TallyRepeated) {
                         let _ = self.write(counts).await;
                     }
-                    if unclears >= UNCLEAR_TRIES_MAX {
-                        return Err(unclear("a settle"));
-                    }
+                    return Err(error);
                 }
-                Err(error) => return Err(error),
             }
         }
         Ok(())
@@ -418,7 +402,7 @@ impl Ledger {
         for output in &page.outputs {
             hash.add(output.as_bytes());
         }
-        WriteId::new(format!("{}-{:016x}", self.session, hash.short()))
+        WriteId::new(format!("{}-{:016x}", self.session, hash.finish()))
     }
 
     /// Pages of one shard, in order, both names inclusive; at most `rows_max`.

@@ -76,10 +76,7 @@ impl Ledger {
         }
         match self.transact(writes).await {
             Err(error) if error.is_condition() => Err(LedgerError::Raced),
-            Err(error) if error.is_unclear() => match self.part(run, part.number).await? {
-                Some(there) if there == *part => Ok(()),
-                Some(_) | None => Err(LedgerError::Raced),
-            },
+            // The reader that starts again at the cursor learns what became of it.
             result => result,
         }
     }
@@ -101,7 +98,6 @@ impl Ledger {
         match self.write(write).await {
             Err(error) if error.is_condition() => Err(LedgerError::Raced),
             // Setting it twice is setting it once.
-            Err(error) if error.is_unclear() => Err(LedgerError::Raced),
             result => result.map(|_| ()),
         }
     }

@@ -256,16 +256,14 @@ impl Ledger {
                 [write] => self.write(write.clone()).await.map(|_| ()),
                 _ => self.transact(writes.clone()).await,
             };
-            let error = match result {
-                Ok(()) => return Ok(RunChange { before, after }),
-                Err(error) if error.is_condition() || error.is_unclear() => error,
-                Err(error) => return Err(error),
+            let Err(error) = result else {
+                return Ok(RunChange { before, after });
             };
             let now = self.run(&row.id).await?;
             if now.change.as_ref() == Some(&change) {
                 return Ok(RunChange { before, after });
             }
-            if error.is_condition() || now.change != row.change {
+            if error.is_condition() {
                 return Err(LedgerError::Raced);
             }
         }

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use crate::core::id::{JobName, RunId, SessionId, WriteId};
 use crate::core::planted::{Bug, is_planted};
-use crate::ports::{Condition, Key, Query, Row, TableError, Update, Write};
+use crate::ports::{Condition, Key, Query, Row, Update, Write};
 
 use super::error::{LedgerError, damaged};
-use super::{Ledger, SCHEMA_VERSION, UNCLEAR_TRIES_MAX, keys};
+use super::{Ledger, SCHEMA_VERSION, UNCLEAR_TRIES_MAX, keys, unclear};
 
 /// Where a session stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,10 +107,7 @@ impl Ledger {
                 result => return result.map(|_| ()),
             }
         }
-        Err(TableError::Unclear(format!(
-            "a session's opening was tried {UNCLEAR_TRIES_MAX} times"
-        ))
-        .into())
+        Err(unclear("a session's opening"))
     }
 
     /// One beat: renews every lease of this session.
@@ -200,10 +197,12 @@ impl Ledger {
         for _ in 0..RACES_MAX {
             let own = self.own_permits(job).await?;
             if own.permits != held {
-                match self.fence(job, &own, held).await {
-                    Err(LedgerError::Raced) => continue,
-                    found => return found,
-                }
+                let more = own.permits.checked_sub(held).ok_or_else(|| {
+                    let has = own.permits;
+                    LedgerError::Broken(format!("the session counts {held} permits and has {has}"))
+                })?;
+                self.fence(job, &own).await?;
+                return Ok(more);
             }
             let pool = self.pool(job).await?;
             let lent = if is_planted(Bug::PermitsUnbounded) {
@@ -240,26 +239,15 @@ impl Ledger {
     /// # Errors
     /// It may or may not have happened, or happen yet: the session must not count them as its own.
     pub async fn give_permits(&self, job: &JobName, kept: u32) -> Result<(), LedgerError> {
-        for _ in 0..RACES_MAX {
-            let own = self.own_permits(job).await?;
-            if own.permits == kept {
-                // What was left unclear may not happen any more.
-                match self.fence(job, &own, kept).await {
-                    Err(LedgerError::Raced) => continue,
-                    done => return done.map(|_| ()),
-                }
-            }
-            if own.permits < kept {
-                // It was marked dead, and what it held was given back for it.
-                return Err(LedgerError::Raced);
-            }
-            let change = i64::from(kept) - i64::from(own.permits);
-            match self.move_permits(job, &own, Vec::new(), change).await {
-                Err(LedgerError::Raced) => {}
-                done => return done,
-            }
+        let own = self.own_permits(job).await?;
+        if own.permits == kept {
+            // What was left unclear may not happen any more.
+            return self.fence(job, &own).await;
         }
-        Err(LedgerError::Raced)
+        // With fewer it was marked dead, and what it held was given back for it.
+        let back = own.permits.checked_sub(kept).ok_or(LedgerError::Raced)?;
+        self.move_permits(job, &own, Vec::new(), -i64::from(back))
+            .await
     }
 
     /// The permits in this session's row.
@@ -273,17 +261,10 @@ impl Ledger {
         })
     }
 
-    /// Writes a name, so that no former move can happen any more; answers what the row holds beyond `held`.
-    async fn fence(&self, job: &JobName, own: &OwnPermits, held: u32) -> Result<u32, LedgerError> {
-        let more = own.permits.checked_sub(held).ok_or_else(|| {
-            let has = own.permits;
-            LedgerError::Broken(format!("the session counts {held} permits and has {has}"))
-        })?;
+    /// Writes a name, so that no former move can happen any more.
+    async fn fence(&self, job: &JobName, own: &OwnPermits) -> Result<(), LedgerError> {
         let fence = self.own_write(job, own, 0, &self.next_write());
-        match self.write(fence).await {
-            Err(error) if error.is_condition() || error.is_unclear() => Err(LedgerError::Raced),
-            result => result.map(|_| more),
-        }
+        self.write(fence).await.map(|_| ())
     }
 
     /// The session's half of a move. Like a page's writes, moves form a chain: each has a name, and is
@@ -317,26 +298,21 @@ impl Ledger {
         let pool = Write::update(keys::pool(job), when, lent);
         let writes = vec![pool, self.own_write(job, own, change, &name)];
         for _ in 0..UNCLEAR_TRIES_MAX {
-            let error = match self.transact(writes.clone()).await {
-                Ok(()) => return Ok(()),
-                Err(error) if error.is_unclear() && is_planted(Bug::PermitsAssumed) => {
-                    return Ok(());
-                }
-                Err(error) if error.is_condition() || error.is_unclear() => error,
-                Err(error) => return Err(error),
+            let Err(error) = self.transact(writes.clone()).await else {
+                return Ok(());
             };
+            if is_planted(Bug::PermitsAssumed) {
+                return Ok(());
+            }
             let now = self.own_permits(job).await?;
             if now.moved.as_deref() == Some(name.as_str()) {
                 return Ok(());
             }
-            if now.moved != own.moved || error.is_condition() {
+            if error.is_condition() {
                 return Err(LedgerError::Raced);
             }
         }
-        Err(TableError::Unclear(format!(
-            "a move of permits was tried {UNCLEAR_TRIES_MAX} times"
-        ))
-        .into())
+        Err(unclear("a move of permits"))
     }
 
     /// Marks a session dead, if it has not beaten since it was read, and returns its permits.

@@ -1,18 +1,13 @@
 //! Tally rows: ADDs only, in the transaction that settles or reopens.
 
-use std::collections::BTreeMap;
-
 use crate::core::id::{Generation, RunId, SessionId, TALLY_SLOTS};
 use crate::core::outcome::{Outcome, Settled};
 use crate::core::planted::{Bug, is_planted};
-use crate::core::tally::{CLASSES_MAX, Tallies, Tally};
+use crate::core::tally::{Tallies, Tally};
 use crate::ports::{Key, Query, Row, Update, Write};
 
 use super::error::{LedgerError, damaged};
 use super::{Ledger, SCHEMA_VERSION, keys};
-
-/// The class under which failures are counted once a row names too many.
-const OTHER: &str = "Other";
 
 /// The slot that a session's settles go to: one group in flight a session, so sessions rarely meet.
 pub(super) fn slot_of(session: &SessionId) -> u32 {
@@ -46,17 +41,8 @@ pub(super) fn add(run: &RunId, slot: u32, generation: Generation, tally: &Tally)
     }
     add("opened".into(), tally.opened);
     add("pages".into(), tally.pages);
-    let mut classes: BTreeMap<&str, u64> = BTreeMap::new();
-    for (number, (class, items)) in tally.classes.iter().enumerate() {
-        let name = if number < CLASSES_MAX {
-            class.as_str()
-        } else {
-            OTHER
-        };
-        *classes.entry(name).or_default() += items;
-    }
-    for (class, items) in classes {
-        add(format!("{CLASS_PREFIX}{class}").into(), items);
+    for (class, items) in &tally.classes {
+        add(format!("{CLASS_PREFIX}{class}").into(), *items);
     }
     Write::update(keys::tally(run, slot, generation), Vec::new(), updates)
 }

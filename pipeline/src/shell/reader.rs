@@ -37,12 +37,8 @@ pub(super) async fn read(env: &Env, run: &RunHandle) {
         let parts_before = cursor.parts;
         match read_from(env, run, cursor).await {
             Ok(()) => {}
-            Err(ReadError::Ledger(error)) if error.is_passing() => {
-                tracing::debug!(run = %run.id, %error, "the reader starts again at the cursor");
-                env.pause(Duration::from_millis(50)).await;
-            }
             Err(ReadError::Ledger(error)) => {
-                tracing::error!(run = %run.id, %error, "the reader cannot write the ledger");
+                tracing::warn!(run = %run.id, %error, "the reader starts again at the cursor");
                 env.pause(AGAIN_AFTER).await;
             }
             Err(ReadError::Source(error)) if error.is_retryable() && failed < TRIES_MAX => {

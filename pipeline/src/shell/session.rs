@@ -170,16 +170,9 @@ impl Session {
         let mut last = Ok(());
         for _ in 0..TRIES_MAX {
             last = self.env.ledger.close_session(&self.env.job).await;
-            match &last {
-                Err(error) if error.is_passing() => {}
-                Ok(()) => {
-                    return self
-                        .env
-                        .ledger
-                        .forget_session(&self.env.job, self.env.ledger.session())
-                        .await;
-                }
-                Err(_) => return last,
+            if last.is_ok() {
+                let ledger = &self.env.ledger;
+                return ledger.forget_session(&self.env.job, ledger.session()).await;
             }
         }
         last

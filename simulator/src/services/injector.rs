@@ -5,8 +5,10 @@ use std::fmt;
 use std::fmt::Write as _;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use super::bill::{Bill, Billed};
 use crate::entropy::Seed;
 use crate::exec::lock;
 use crate::node::Node;
@@ -78,6 +80,7 @@ type CrashHook = Box<dyn Fn(&Node, Duration) + Send + Sync>;
 pub struct Injector {
     seed: Seed,
     lengths: Mutex<Lengths>,
+    listed_at_once: AtomicU32,
     state: Mutex<State>,
     on_crash: Mutex<Option<CrashHook>>,
 }
@@ -96,6 +99,7 @@ struct State {
     /// Processes that handlers killed.
     killed: usize,
     usage: Usage,
+    bill: Bill,
     /// Crash at the so many-th call of all, if any: for exploring every await.
     crash_at: Option<(u64, Kind)>,
 }
@@ -203,6 +207,7 @@ impl Injector {
         Self {
             seed,
             lengths: Mutex::new(Lengths { session: SESSION }),
+            listed_at_once: AtomicU32::default(),
             state: Mutex::default(),
             on_crash: Mutex::default(),
         }
@@ -211,6 +216,16 @@ impl Injector {
     /// Sessions last so long here.
     pub fn set_session(&self, session: Duration) {
         *lock(&self.lengths) = Lengths { session };
+    }
+
+    /// A listing answers with so many objects, slowly; 0: with all there are.
+    pub fn set_listed_at_once(&self, objects: u32) {
+        self.listed_at_once.store(objects, Ordering::Relaxed);
+    }
+
+    /// How many that are.
+    pub(super) fn listed_at_once(&self) -> usize {
+        self.listed_at_once.load(Ordering::Relaxed) as usize
     }
 
     /// How long troubles last.
@@ -283,13 +298,20 @@ impl Injector {
     }
 
     /// Notes what the service bills for a call that it got.
-    pub(super) fn bill(&self, usage: Usage) {
-        lock(&self.state).usage += usage;
+    pub(super) fn bill(&self, billed: &Billed) {
+        let mut state = lock(&self.state);
+        state.usage += billed.usage();
+        state.bill.add(billed);
     }
 
     /// What was billed so far.
     pub fn usage(&self) -> Usage {
         lock(&self.state).usage
+    }
+
+    /// The same, counted by other arithmetic than the pipeline's.
+    pub fn counted_again(&self) -> Bill {
+        lock(&self.state).bill
     }
 
     /// Pairs of operation and fault that struck.

@@ -5,14 +5,18 @@
 //! its own, so that its outage is nobody else's. Promises that show in single writes are checked where
 //! the writes land, by [`promises`].
 
+mod batching;
+mod bill;
 mod executor;
 mod ground;
 pub mod injector;
 mod objects;
+mod patience;
 mod promises;
 mod queue;
 mod table;
 
+pub use bill::Bill;
 pub use executor::ExecutorLink;
 pub use ground::Ground;
 pub use injector::{Injector, Rates, Source};

@@ -7,10 +7,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use trommel::core::item::{Object, Pin};
-use trommel::core::price::Usage;
 use trommel::ports::objects::{Listing, ObjectsProfile, Reader, Upload};
 use trommel::ports::{Objects, ObjectsError};
 
+use super::bill::Billed;
 use super::injector::{Injector, PATIENCE_MAX, Ticket};
 use crate::node::Node;
 use crate::point::{Kind, Operation};
@@ -18,6 +18,9 @@ use crate::watch::Watch;
 
 /// Some ten records of a simulated result file: enough for several pieces.
 const PIECE_BYTES: usize = 1000;
+
+/// How long a slow listing takes to answer: longer than a part stays open.
+const LISTED_AFTER: Duration = Duration::from_millis(1_100);
 
 /// One node's way to a store.
 #[derive(Clone)]
@@ -82,7 +85,9 @@ impl ObjectsLink {
             return self.unanswered(&mut ticket, "the request was lost").await;
         }
         let result = done.await;
-        self.injector.bill(billed(operation));
+        if let Some(billed) = billed(operation) {
+            self.injector.bill(&billed);
+        }
         if ticket.is(Kind::CrashAfter) {
             return self.injector.crash(&self.node, &mut ticket).await;
         }
@@ -100,20 +105,14 @@ impl ObjectsLink {
 }
 
 /// Deletes are free; an append stands for the object that S3 would get instead.
-fn billed(operation: Operation) -> Usage {
+fn billed(operation: Operation) -> Option<Billed> {
     match operation {
-        Operation::ObjectsHead | Operation::ObjectsGet => Usage {
-            s3_gets: 1,
-            ..Usage::default()
-        },
+        Operation::ObjectsHead | Operation::ObjectsGet => Some(Billed::Got),
         Operation::ObjectsList
         | Operation::ObjectsPut
         | Operation::ObjectsPutIfAbsent
         | Operation::ObjectsUpload
-        | Operation::ObjectsAppend => Usage {
-            s3_puts: 1,
-            ..Usage::default()
-        },
+        | Operation::ObjectsAppend => Some(Billed::Put),
         Operation::ObjectsDelete
         | Operation::TableGet
         | Operation::TableQuery
@@ -124,7 +123,7 @@ fn billed(operation: Operation) -> Usage {
         | Operation::QueueDelete
         | Operation::QueueChangeVisibility
         | Operation::QueueDepth
-        | Operation::Call => Usage::default(),
+        | Operation::Call => None,
     }
 }
 
@@ -150,6 +149,13 @@ impl Objects for ObjectsLink {
         after: Option<&[u8]>,
         limit: usize,
     ) -> Result<Listing, ObjectsError> {
+        let limit = match self.injector.listed_at_once() {
+            0 => limit,
+            few => {
+                self.sleep(LISTED_AFTER).await;
+                limit.min(few)
+            }
+        };
         let list = self.base.list(prefix, after, limit);
         let listing = self.call(Operation::ObjectsList, prefix, list).await?;
         if let Some(watch) = &self.watch {

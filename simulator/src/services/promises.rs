@@ -2,10 +2,22 @@
 //!
 //! It reads rows as an operator would, and knows nothing of the code that writes them.
 
+use std::collections::BTreeMap;
+
 use trommel::ports::Row;
 
+/// Rows that a generation's counts lie in, at most: a look reads them all.
+const TALLY_SLOTS: u32 = 16;
+
 /// What a page's write broke, in a sentence; none: all is well.
-pub(super) fn of_page(key: &str, before: Option<&Row>, after: Option<&Row>) -> Option<String> {
+///
+/// `clock` is its writer's, where that is known.
+pub(super) fn of_page(
+    key: &str,
+    before: Option<&Row>,
+    after: Option<&Row>,
+    clock: Option<i64>,
+) -> Option<String> {
     let (before, after) = match (before, after) {
         (Some(_), None) => return Some(format!("{key} was deleted")),
         (None, _) => return None,
@@ -31,6 +43,15 @@ pub(super) fn of_page(key: &str, before: Option<&Row>, after: Option<&Row>) -> O
     if !moves {
         return Some(format!("S4: {key} went from {from} to {to}"));
     }
+    if from != "leased" && to == "leased" && epochs.1 == epochs.0 {
+        return Some(format!("S1: {key} changed hands at epoch {:?}", epochs.0));
+    }
+    if let Some(broken) = of_waiting(before, after, clock) {
+        return Some(format!("S4: {key} {broken}"));
+    }
+    if let Some(broken) = of_death(before, after) {
+        return Some(format!("S1: {key} {broken}"));
+    }
     let (was, is) = (before.text("items")?, after.text("items")?);
     if was.len() != is.len() {
         return Some(format!("S3: {key}: items went from {was} to {is}"));
@@ -46,6 +67,82 @@ pub(super) fn of_page(key: &str, before: Option<&Row>, after: Option<&Row>) -> O
         }
     }
     None
+}
+
+/// Numbers by the index of their items: `3:17,8:0`.
+fn by_index(row: &Row, name: &str) -> BTreeMap<usize, i64> {
+    let entries = row.text(name).unwrap_or("").split(',');
+    let number = |entry: &str| {
+        let (index, number) = entry.split_once(':')?;
+        Some((index.parse().ok()?, number.parse().ok()?))
+    };
+    entries.filter_map(number).collect()
+}
+
+/// The indexes of items without an outcome.
+fn pending(row: &Row) -> Vec<usize> {
+    let items = row.text("items").unwrap_or("").chars().enumerate();
+    items
+        .filter_map(|(index, letter)| (letter == '.').then_some(index))
+        .collect()
+}
+
+/// A page waits exactly for the first of its retries, and is not leased before.
+fn of_waiting(before: &Row, after: &Row, clock: Option<i64>) -> Option<String> {
+    let dues = by_index(after, "dues");
+    let dues: Vec<Option<i64>> = pending(after)
+        .iter()
+        .map(|index| dues.get(index).copied())
+        .collect();
+    let first = dues.iter().min().copied().flatten();
+    let (from, to) = (before.text("status")?, after.text("status")?);
+    let released = from == "leased" && before.num("deaths") == after.num("deaths");
+    if to == "waiting" && after.num("due") != first {
+        let due = after.num("due");
+        return Some(format!(
+            "waits for {due:?}, its first retry is due at {first:?}"
+        ));
+    }
+    if to == "ready" && released && first.zip(clock).is_some_and(|(due, now)| due > now) {
+        return Some(format!(
+            "was given back as ready, its first retry is due at {first:?}"
+        ));
+    }
+    let due = before.num("due").filter(|_| from == "waiting");
+    let early = to == "leased" && due.zip(clock).is_some_and(|(due, now)| due > now);
+    early.then(|| format!("was leased at {clock:?}, and waits for {due:?}"))
+}
+
+/// Who takes a page over from the dead charges the item that ran alone, and no other; it fails of the second death.
+fn of_death(before: &Row, after: &Row) -> Option<String> {
+    let deaths = |row: &Row| row.num("deaths").unwrap_or(0);
+    let same_generation = before.num("gen") == after.num("gen");
+    if !same_generation || deaths(after) <= deaths(before) {
+        return None;
+    }
+    let mut alones = by_index(before, "alones");
+    let mut items: Vec<char> = before.text("items")?.chars().collect();
+    if let Some(index) = before
+        .num("alone")
+        .and_then(|index| usize::try_from(index).ok())
+    {
+        let deaths = alones.entry(index).or_default();
+        *deaths += 1;
+        if *deaths == 2 && items[index] == '.' {
+            items[index] = 'F';
+        }
+    }
+    let items: String = items.into_iter().collect();
+    let as_charged = after.text("items") == Some(&items) && by_index(after, "alones") == alones;
+    let one_more = deaths(after) == deaths(before) + 1;
+    (!as_charged || !one_more).then(|| format!("was taken over: {before:?} became {after:?}"))
+}
+
+/// What is wrong with the name of a tally's row: `00000#03`.
+pub(super) fn of_tally(name: &str) -> Option<String> {
+    let slot = name.split_once('#').and_then(|(_, slot)| slot.parse().ok());
+    let is_there = slot.is_some_and(|slot: u32| slot < TALLY_SLOTS);
+    (!is_there).then(|| format!("L7: a tally lies at {name}, which every judge would have to read"))
 }
 
 /// What a run's write broke.
@@ -98,7 +195,8 @@ mod tests {
 
     #[test]
     fn outcomes_stay_within_a_generation_and_successes_for_ever() {
-        let broken = |before: Row, after: Row| of_page("p", Some(&before), Some(&after)).is_some();
+        let broken =
+            |before: Row, after: Row| of_page("p", Some(&before), Some(&after), None).is_some();
         assert!(!broken(page(1, 0, "..F"), page(1, 0, "S.F")));
         assert!(broken(page(1, 0, "S.F"), page(1, 0, "F.F")));
         assert!(broken(page(2, 0, "S"), page(1, 0, "S")));

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use trommel::adapters::memory::MemoryQueue;
-use trommel::core::price::Usage;
 use trommel::ports::queue::{Depth, Handle, Outgoing, QueueProfile, Rejected};
 use trommel::ports::{Message, Queue, QueueError};
 
+use super::bill::Billed;
 use super::injector::{Injector, PATIENCE_MAX, Ticket};
 use crate::node::Node;
 use crate::point::{Kind, Operation};
@@ -97,10 +97,7 @@ impl QueueLink {
             self.sleep(ticket.up_to(PATIENCE_MAX)).await;
             return Err(QueueError::Unclear("the request was lost".to_owned()));
         }
-        self.model.injector.bill(Usage {
-            sqs_requests: 1,
-            ..Usage::default()
-        });
+        self.model.injector.bill(&Billed::Queued);
         Ok(())
     }
 

@@ -9,12 +9,16 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use trommel::core::price::{TRANSACTION_FACTOR, Usage, strong_read_half_units, write_units};
 use trommel::core::time::Tick;
 use trommel::ports::table::{Change, QueryPage, TableProfile};
-use trommel::ports::{Consistency, Key, Query, Row, Table, TableError, Update, Value, Write};
+use trommel::ports::{
+    Condition, Consistency, Key, Query, Row, Table, TableError, Update, Value, Write,
+};
 
+use super::batching::{Batching, Settle};
+use super::bill::Billed;
 use super::injector::{Injector, PATIENCE_MAX, Ticket};
+use super::patience::{Patience, Ran, Refused};
 use super::promises;
 use crate::exec::lock;
 use crate::node::Node;
@@ -38,6 +42,8 @@ pub struct TableModel {
     hot: Mutex<Tick>,
     /// Sessions that were marked dead: what they opened or beat late brings none of them back.
     dead: Mutex<BTreeSet<String>>,
+    patience: Mutex<Patience>,
+    batching: Mutex<Batching>,
     broken: Mutex<Vec<String>>,
     compared: Mutex<Compared>,
 }
@@ -82,6 +88,21 @@ impl Store {
     }
 }
 
+impl Request {
+    /// Names what nobody else asks for: a page's write has a name of its own, as has a transaction. What is told
+    /// again and again is quarantined again, by the same words.
+    fn fingerprint(&self) -> Option<u64> {
+        let mut hash = Quick::default();
+        match self {
+            Self::Write(write) if changes_page(write) => write.hash(&mut hash),
+            Self::Transact { writes, .. } if writes.iter().any(of_quarantine) => return None,
+            Self::Transact { token, .. } => token.hash(&mut hash),
+            Self::Write(_) => return None,
+        }
+        Some(hash.finish())
+    }
+}
+
 impl TableModel {
     /// An empty table. `service` is a node that never crashes.
     pub fn new(profile: TableProfile, service: Node, injector: Arc<Injector>) -> Arc<Self> {
@@ -102,6 +123,8 @@ impl TableModel {
             cut: Mutex::default(),
             hot: Mutex::default(),
             dead: Mutex::default(),
+            patience: Mutex::default(),
+            batching: Mutex::default(),
             broken: Mutex::default(),
             compared: Mutex::default(),
         })
@@ -128,6 +151,10 @@ impl TableModel {
     /// The partitions of pages are hot: their writes are throttled until then.
     pub fn heat(&self, until: Tick) {
         *lock(&self.hot) = until;
+    }
+
+    fn is_here(&self) -> bool {
+        matches!(self.store, Store::Here(_))
     }
 
     fn is_hot(&self, request: &Request) -> bool {
@@ -175,11 +202,7 @@ impl TableModel {
     }
 
     fn bill_read(&self, bytes: usize) {
-        self.injector.bill(Usage {
-            dynamodb_requests: 1,
-            read_half_units: strong_read_half_units(bytes),
-            ..Usage::default()
-        });
+        self.injector.bill(&Billed::Read(bytes));
     }
 
     /// A write is billed by the larger of the row before and after it, also where its condition does not hold.
@@ -189,23 +212,16 @@ impl TableModel {
         request: &Request,
         before: &[Option<Row>],
     ) -> Result<(), TableError> {
-        let factor = match request {
-            Request::Write(_) => 1,
-            Request::Transact { .. } => TRANSACTION_FACTOR,
-        };
-        let mut units = 0;
+        let together = matches!(request, Request::Transact { .. });
+        let mut rows = Vec::new();
         for (write, before) in request.writes().iter().zip(before) {
             let after = rules.get(&write.key)?;
             let bytes = |row: Option<&Row>| row.map_or(0, Row::bytes);
             let largest = bytes(before.as_ref()).max(bytes(after.as_ref()));
             let key = write.key.pk.len() + write.key.sk.len();
-            units += factor * write_units(largest + key);
+            rows.push(largest + key);
         }
-        self.injector.bill(Usage {
-            dynamodb_requests: 1,
-            write_units: units,
-            ..Usage::default()
-        });
+        self.injector.bill(&Billed::Written { rows, together });
         Ok(())
     }
 
@@ -255,7 +271,7 @@ impl TableModel {
         Self::tell(who, request, &result);
         if result.is_ok() {
             self.note_deaths(request);
-            self.check(rules, request, before)?;
+            self.check(rules, who, request, before)?;
         }
         result
     }
@@ -326,14 +342,21 @@ impl TableModel {
     fn check(
         &self,
         rules: &TableRules,
+        who: &Node,
         request: &Request,
         before: Vec<Option<Row>>,
     ) -> Result<(), TableError> {
+        // What arrives late was decided by a clock that went on since, and nobody knows whose.
+        let is_late = who.name() == self.service.name();
+        let clock = (!is_late).then(|| who.runtime().clock.now().0);
         for (write, before) in request.writes().iter().zip(before) {
             let key = &write.key;
             let of_run = key.pk.starts_with("run#");
             let of_page = key.pk.starts_with("page#");
             let of_permits = key.pk.starts_with("permit#");
+            if key.pk.starts_with("tally#") {
+                self.note(promises::of_tally(&key.sk));
+            }
             if !(of_run || of_page || of_permits) {
                 continue;
             }
@@ -350,7 +373,8 @@ impl TableModel {
                     self.service.trace(&PageState { key, page });
                 }
                 let name = key.to_string();
-                self.note(promises::of_page(&name, before.as_ref(), after.as_ref()));
+                let (before, after) = (before.as_ref(), after.as_ref());
+                self.note(promises::of_page(&name, before, after, clock));
             }
             if let Some(job) = key.pk.strip_prefix("permit#")
                 && let Some(pool) = after
@@ -363,6 +387,15 @@ impl TableModel {
         }
         Ok(())
     }
+}
+
+fn of_quarantine(write: &Write) -> bool {
+    write.key.pk.starts_with("quarantine#")
+}
+
+/// Whether it changes a page that is there: each such write has a name.
+fn changes_page(write: &Write) -> bool {
+    write.key.pk.starts_with("page#") && !write.when.contains(&Condition::Absent)
 }
 
 fn sets_status(change: &Change, to: &str) -> bool {
@@ -460,7 +493,38 @@ impl TableLink {
         result
     }
 
+    /// Makes a request, and follows how patiently it is made again if it is refused.
     async fn change(
+        &self,
+        operation: Operation,
+        request: Request,
+    ) -> Result<Option<Row>, TableError> {
+        let (node, patience) = (&self.node, &self.model.patience);
+        // What a service elsewhere refuses, it refuses in real time.
+        let followed = request.fingerprint().filter(|_| self.model.is_here());
+        let Some(fingerprint) = followed else {
+            return self.try_change(operation, request).await;
+        };
+        let who = (node.name(), node.incarnation());
+        if !lock(patience).is_empty() {
+            let ran = match node.happened(Probe::Frozen) {
+                true => Ran::OffAndOn,
+                false => Ran::Always,
+            };
+            let asked = lock(patience).asks(who, fingerprint, node.tick(), ran);
+            self.model.note(asked);
+        }
+        let result = self.try_change(operation, request).await;
+        let refused = match &result {
+            Err(TableError::Throttled(_) | TableError::Conflict) => Some(Refused::TooFast),
+            Err(TableError::ConditionFailed { .. }) => Some(Refused::NeverMore),
+            Err(TableError::Unclear(_) | TableError::Refused(_)) | Ok(_) => None,
+        };
+        lock(patience).hears(who, fingerprint, node.tick(), refused);
+        result
+    }
+
+    async fn try_change(
         &self,
         operation: Operation,
         request: Request,
@@ -553,8 +617,22 @@ impl Table for TableLink {
 
     async fn transact(&self, token: &str, writes: Vec<Write>) -> Result<(), TableError> {
         let token = token.to_owned();
+        let settle = Settle::of(&writes).filter(|_| self.model.is_here());
+        let who = (self.node.name(), self.node.incarnation());
+        let batching = &self.model.batching;
+        let mut apart = 0;
+        if let Some(settle) = &settle {
+            let writes_max = self.profile().transact_writes_max;
+            match lock(batching).begins(who, settle, self.node.tick(), writes_max) {
+                Ok(so_far) => apart = so_far,
+                Err(broken) => self.model.note(Some(broken)),
+            }
+        }
         let request = Request::Transact { token, writes };
         let done = self.change(Operation::TableTransact, request).await;
+        if let Some(settle) = settle.filter(|_| done.is_ok()) {
+            lock(batching).ends(who, settle, self.node.tick(), apart);
+        }
         done.map(|_| ())
     }
 

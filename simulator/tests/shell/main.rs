@@ -3,6 +3,9 @@
 //! Searches over many seeds are `trommel-sim run`'s.
 
 mod crashes;
+mod fences;
 mod hands;
+mod lost;
 mod oracle;
+mod refused;
 mod scenario;

@@ -355,7 +355,6 @@ impl Engine {
         slot.writing = false;
         match result {
             Ok(held) => {
-                slot.work.set_page(held.page.clone());
                 slot.held = held;
                 self.start(id, unit);
                 self.calls.launch(&self.env.runtime);
@@ -602,7 +601,6 @@ impl Engine {
                 self.forget(id);
             }
             SettleEnd::Recorded(held) => {
-                slot.work.set_page(held.page.clone());
                 slot.held = held;
                 if slot.work.has_news() {
                     slot.news_since.get_or_insert(self.env.runtime.clock.tick());
@@ -822,7 +820,7 @@ fn input(slot: &Slot, index: u8, lane: Lane) -> Result<Arc<Input>, Failure> {
         }
         Routed::To(routed) => {
             debug_assert!(
-                routed == lane || slot.held.page.escalated_or_moved(lane) || slot.run.now().refresh,
+                routed == lane || slot.held.page.id.escalated.is_some() || slot.run.now().refresh,
                 "S9: the lane matches the size rule, or the item was escalated"
             );
             Ok(input)
@@ -861,7 +859,9 @@ async fn release(env: &Env, run: &RunHandle, held: Held, items: Vec<crate::core:
             Ok(Some(SettleEnd::Recorded(recorded))) => held = recorded,
             Ok(Some(SettleEnd::Lost) | None) => return,
             Err(error) => {
+                // Whether they were is not known; a sweep finds the page as it is, and gives it back.
                 tracing::warn!(page = %held.page.id, %error, "retries were not recorded");
+                return;
             }
         }
     }

@@ -193,7 +193,6 @@ impl World {
         let (news, items) = work.take_news(moves_max);
         assert!(news.moved.len() <= moves_max);
         self.keep(session, items);
-        work.set_page(self.page.clone());
     }
 
     fn keep(&mut self, session: &SessionId, items: Vec<ItemState>) {
