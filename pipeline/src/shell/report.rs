@@ -355,7 +355,7 @@ pub async fn audit(ledger: &Ledger, run: &RunId) -> Result<Audit, LedgerError> {
     let row = ledger.run(run).await?;
     audit.tallied = ledger.tallies(run).await?.settled();
     audit.total = ledger.total_and_met(&row).await?.0;
-    audit.pending += audit.in_parts - routed;
+    audit.pending += audit.in_parts.saturating_sub(routed);
     for outcome in Outcome::ALL {
         let (pages, tallies) = (audit.recounted.of(outcome), audit.tallied.of(outcome));
         if pages != tallies {
