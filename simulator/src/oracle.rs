@@ -189,6 +189,7 @@ impl<'a> Oracle<'a> {
     pub fn at_rest(&mut self, row: &RunRow) -> Result<(), Halt> {
         let audit = self.audit()?;
         self.counts(&audit);
+        self.shown(row, &audit)?;
         self.is_listed()?;
         self.verdict(row, &audit);
         let pages = self.pages()?;
@@ -207,6 +208,22 @@ impl<'a> Oracle<'a> {
         let is_there = runs.iter().any(|listed| listed.id == run);
         let broken = (!is_there).then(|| format!("{} runs are listed, not {run}", runs.len()));
         self.holds("S3", 1, broken);
+        Ok(())
+    }
+
+    /// What `trommel status` says adds up, and is what the pages say.
+    fn shown(&mut self, row: &RunRow, audit: &Audit) -> Result<(), Halt> {
+        let (ledger, run) = (self.cluster.ledger(), self.cluster.run());
+        let shown = self
+            .sim
+            .block_on(async { report::report(&ledger, &run).await })?;
+        let counts = shown.expect("the quiet way has no faults").counts;
+        let settled = counts.settled();
+        let adds_up = settled == audit.recounted
+            && counts.total == row.total
+            && counts.pending + counts.running == audit.pending;
+        let broken = (!adds_up).then(|| format!("{counts:?} are shown, {audit:?}"));
+        self.holds("S2", 1, broken);
         Ok(())
     }
 

@@ -83,6 +83,8 @@ probes! {
     Dropped = "a call was dropped before its end",
     /// In the ledger.
     SettledInParts = "a page was settled in several writes",
+    /// By sessions that need not wait for each other.
+    CountedApart = "two rows of a tally were counted in",
     /// With a manifest.
     Compiled = "result files were compiled",
 }

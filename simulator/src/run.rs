@@ -163,6 +163,10 @@ impl Play<'_> {
         cluster.injector().set_session(session);
         let listed_at_once = scenario.workload.listed_at_once;
         cluster.injector().set_listed_at_once(listed_at_once);
+        let rows_at_once = scenario.rules.rows_at_once;
+        cluster
+            .injector()
+            .set_rows_at_once(rows_at_once.unwrap_or(u32::MAX));
         let mut stage = Stage {
             scenario,
             own: self.own.as_ref(),
@@ -616,9 +620,11 @@ impl Stage<'_> {
         let evidence = self.evidence();
         let chosen = evidence.choose(oracle, &selection)?;
         let selective = failed_only || narrow.is_some();
-        let selection_needs_input = selection.key.is_some()
+        // Which object an item is, is not known where some came or went meanwhile.
+        let by_input = selection.key.is_some()
             || selection.larger_bytes.is_some()
             || selection.smaller_bytes.is_some();
+        let is_known = !(by_input && self.scenario.changes_input());
         let redrive = Redrive { selection, refresh };
         let failed = oracle.failed()?;
         let event = RunEvent::Redrive;
@@ -653,8 +659,7 @@ impl Stage<'_> {
                 self.sim.sometimes(Probe::RedrivenSelected);
                 let generation = row.state.generation.0 + 1;
                 let pages = oracle.pages()?;
-                // Which object an item is, is not known where some came or went meanwhile.
-                if !(selection_needs_input && self.scenario.changes_input()) {
+                if is_known {
                     let broken = evidence.chosen_wrong(&chosen, generation, &pages)?;
                     oracle.note("L5", broken);
                 }
@@ -667,7 +672,7 @@ impl Stage<'_> {
         }
         self.come_to_rest(oracle)?;
         oracle.redriven(&before, row.state.generation.0 + 1);
-        if weather == Weather::Stormy || self.own.is_some() {
+        if weather == Weather::Stormy || self.own.is_some() || !is_known {
             return Ok(true);
         }
         let after = self.sim.block_on(async { ledger.run(&run).await })?;

@@ -47,6 +47,8 @@ pub struct TableModel {
     hot: Mutex<Tick>,
     /// Sessions that were marked dead: what they opened or beat late brings none of them back.
     dead: Mutex<BTreeSet<String>>,
+    /// Generation and slot of the tally that was counted in last.
+    slot: Mutex<Option<(String, String)>>,
     patience: Mutex<Patience>,
     batching: Mutex<Batching>,
     broken: Mutex<Vec<String>>,
@@ -102,6 +104,7 @@ impl TableModel {
             cut: Mutex::default(),
             hot: Mutex::default(),
             dead: Mutex::default(),
+            slot: Mutex::default(),
             patience: Mutex::default(),
             batching: Mutex::default(),
             broken: Mutex::default(),
@@ -303,6 +306,11 @@ impl TableModel {
             }
             if key.pk.starts_with("tally#") {
                 self.note(promises::of_tally(&key.sk));
+                let (generation, slot) = key.sk.split_once('#').unwrap_or_default();
+                let former = lock(&self.slot).replace((generation.to_owned(), slot.to_owned()));
+                if former.is_some_and(|(of, other)| of == generation && other != slot) {
+                    self.service.sometimes(Probe::CountedApart);
+                }
             }
             if !(of_run || of_page || of_permits) {
                 continue;
@@ -579,6 +587,10 @@ impl Table for TableLink {
 
     async fn query(&self, query: Query) -> Result<QueryPage, TableError> {
         let about = query.pk.clone();
+        let query = Query {
+            limit: query.limit.min(self.model.injector.rows_at_once()),
+            ..query
+        };
         let rows = async {
             let page = self.model.base.query(query).await?;
             let bytes = page.rows.iter().map(|(sk, row)| sk.len() + row.bytes());

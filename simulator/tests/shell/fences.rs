@@ -188,6 +188,8 @@ fn what_would_break_a_promise_is_refused_though_the_holder_asks() {
             matches!(end, Err(LedgerError::Page(Refusal::Broken(_)))),
             "an outcome became {changed:?}: {end:?}"
         );
+        let told = end.map(|_| ()).expect_err("it was refused").to_string();
+        assert!(told.contains("S1") && told.contains("item 0"), "{told}");
     }
     let succeeded = Mark::Done(Outcome::Succeeded);
     let Ok(SettleEnd::Recorded(held)) = world.settle("me", held, &[failed, succeeded, succeeded])
