@@ -32,16 +32,20 @@ impl Evidence<'_> {
     ///
     /// # Errors
     /// The world could not go on.
-    pub(crate) fn check(&self, oracle: &mut Oracle<'_>, pages: &[Held]) -> Result<(), Halt> {
-        let places = oracle.places()?;
+    pub(crate) fn check(
+        &self,
+        oracle: &mut Oracle<'_>,
+        pages: &[Held],
+        places: &Places,
+    ) -> Result<(), Halt> {
         let told: Vec<Told> = self.cluster.told();
         let mut replay = Replay::of(self.scenario, &told);
         let broken = replay.go();
         oracle.holds("S11", told.len() as u64, broken.into_iter().next());
-        oracle.holds("S9", 1, self.order_wrong(&told, pages, &places));
+        oracle.holds("S9", 1, self.order_wrong(&told, pages, places));
         let rows = self.rows(pages)?;
         for held in pages {
-            for one in Item::all(held, &places) {
+            for one in Item::all(held, places) {
                 let broken = match one.state.mark {
                     Mark::Done(outcome) if outcome != Outcome::Succeeded => {
                         let latest = rows.get(&one.id).and_then(|rows| rows.last());
@@ -84,8 +88,20 @@ impl Evidence<'_> {
     fn rows(&self, pages: &[Held]) -> Result<BTreeMap<ItemId, Vec<FailureRow>>, Halt> {
         let mut rows: BTreeMap<ItemId, Vec<FailureRow>> = BTreeMap::new();
         let (ledger, run) = (self.cluster.ledger(), self.cluster.run());
+        let failed = |held: &&Held| {
+            let counts = held
+                .page
+                .items
+                .iter()
+                .filter_map(|item| item.mark.outcome());
+            counts
+                .into_iter()
+                .any(|outcome| outcome != Outcome::Succeeded)
+                || held.page.generation.0 > 0
+        };
         let shards: BTreeSet<u32> = pages
             .iter()
+            .filter(failed)
             .map(|held| held.page.id.part % SHARDS)
             .collect();
         for shard in shards {

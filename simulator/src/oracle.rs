@@ -182,22 +182,31 @@ impl<'a> Oracle<'a> {
         self.holds("S10", calls, broken);
     }
 
-    /// What must hold once all processes left; `generation` redrives were asked for.
+    /// What must hold once all processes left.
     ///
     /// # Errors
     /// The world could not go on.
     pub fn at_rest(&mut self, row: &RunRow) -> Result<(), Halt> {
+        self.pages_at_rest(row).map(|_| ())
+    }
+
+    /// The same; answers the pages and where their items stand.
+    ///
+    /// # Errors
+    /// The world could not go on.
+    pub(crate) fn pages_at_rest(&mut self, row: &RunRow) -> Result<(Vec<Held>, Places), Halt> {
         let audit = self.audit()?;
         self.counts(&audit);
         self.shown(row, &audit)?;
         self.is_listed()?;
         self.verdict(row, &audit);
-        let pages = self.pages()?;
+        let (pages, places) = (self.pages()?, self.places()?);
         self.outcomes(&pages);
         self.leases(row, &pages);
-        self.lanes(&pages)?;
+        self.lanes(&pages, &places);
         self.versions();
-        self.results(row, &pages)
+        self.results(row, &pages, &places)?;
+        Ok((pages, places))
     }
 
     /// The index of runs names the run.
@@ -392,7 +401,7 @@ impl<'a> Oracle<'a> {
     }
 
     /// S2, of result files: each item in one of them, once, by what it became; successes with their output.
-    fn results(&mut self, row: &RunRow, pages: &[Held]) -> Result<(), Halt> {
+    fn results(&mut self, row: &RunRow, pages: &[Held], places: &Places) -> Result<(), Halt> {
         let ended = match row.state.status {
             RunStatus::Succeeded | RunStatus::Failed | RunStatus::Aborted => true,
             RunStatus::Running | RunStatus::Paused => false,
@@ -405,7 +414,7 @@ impl<'a> Oracle<'a> {
             self.holds("S2", 1, Some(seen));
             return Ok(());
         };
-        let mut wanted = results::wanted(pages, &self.places()?);
+        let mut wanted = results::wanted(pages, places);
         let mut found = found;
         if !self.data_is_known {
             results::forget_data(&mut wanted);
@@ -447,8 +456,7 @@ impl<'a> Oracle<'a> {
     }
 
     /// Large objects are never in the function lane, and alone in the other.
-    fn lanes(&mut self, pages: &[Held]) -> Result<(), Halt> {
-        let places = self.places()?;
+    fn lanes(&mut self, pages: &[Held], places: &Places) {
         for held in pages {
             let page = &held.page;
             let alone = page.lane == Lane::Function || page.items.len() == 1;
@@ -463,7 +471,6 @@ impl<'a> Oracle<'a> {
             }
             self.holds("S9", 1, broken);
         }
-        Ok(())
     }
 
     /// S11: an item fails with the retried class at most once more than its rule grants. What a dead

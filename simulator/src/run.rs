@@ -577,12 +577,12 @@ impl Stage<'_> {
         oracle.at_any_time();
         let (ledger, run) = (self.cluster.ledger(), self.cluster.run());
         let row = self.sim.block_on(async { ledger.run(&run).await })?;
-        oracle.at_rest(&row.expect("the run has a row"))?;
+        let row = row.expect("the run has a row");
+        let (pages, places) = oracle.pages_at_rest(&row)?;
         if self.own.is_some() {
             return Ok(());
         }
-        let pages = oracle.pages()?;
-        self.evidence().check(oracle, &pages)
+        self.evidence().check(oracle, &pages, &places)
     }
 
     /// False if there is nothing to redrive.
