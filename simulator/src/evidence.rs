@@ -13,6 +13,7 @@ use trommel::ledger::{FailureRow, Held};
 use crate::charges::{Next, Replay};
 use crate::chosen::{Chosen, Seen};
 use crate::cluster::Cluster;
+use crate::filling;
 use crate::halt::Halt;
 use crate::oracle::Oracle;
 use crate::places::Places;
@@ -42,6 +43,8 @@ impl Evidence<'_> {
         let mut replay = Replay::of(self.scenario, &told);
         let broken = replay.go();
         oracle.holds("S11", told.len() as u64, broken.into_iter().next());
+        let broken = filling::wrong(self.scenario, &places.parts, pages);
+        oracle.holds("L7", pages.len() as u64, broken);
         oracle.holds("S9", 1, self.order_wrong(&told, pages, places));
         let rows = self.rows(pages)?;
         for held in pages {

@@ -19,6 +19,7 @@ pub mod corpus;
 pub mod entropy;
 mod evidence;
 pub mod exec;
+mod filling;
 pub mod halt;
 pub mod node;
 pub mod oracle;

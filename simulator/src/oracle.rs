@@ -510,7 +510,7 @@ impl<'a> Oracle<'a> {
         // Each process reads and routes each part; most runs have one, which is its session's.
         let more = self
             .places()
-            .map_or(0, |places| places.parts().saturating_sub(1));
+            .map_or(0, |places| places.parts.len().saturating_sub(1));
         let parts = u64::from(workers) * more as u64 * CALLS_A_PART;
         let may = CALLS_AN_ITEM * items
             + CALLS_A_FAULT * faults
