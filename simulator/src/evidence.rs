@@ -10,7 +10,7 @@ use trommel::core::redrive::Selection;
 use trommel::core::tally::CLASSES_MAX;
 use trommel::ledger::{FailureRow, Held};
 
-use crate::charges::{Next, Replay};
+use crate::charges::{Next, Policy, Replay};
 use crate::chosen::{Chosen, Seen};
 use crate::cluster::Cluster;
 use crate::filling;
@@ -40,8 +40,10 @@ impl Evidence<'_> {
         places: &Places,
     ) -> Result<(), Halt> {
         let told: Vec<Told> = self.cluster.told();
-        let mut replay = Replay::of(self.scenario, &told);
-        let broken = replay.go();
+        let struck = self.cluster.injector().struck();
+        let policy = Policy::of(self.scenario, struck);
+        let mut replay = Replay::of(policy, &told);
+        let broken = replay.go(&told);
         oracle.holds("S11", told.len() as u64, broken.into_iter().next());
         let broken = filling::wrong(self.scenario, &places.parts, pages);
         oracle.holds("L7", pages.len() as u64, broken);
@@ -62,9 +64,13 @@ impl Evidence<'_> {
         self.classes(oracle, &rows)
     }
 
+    fn is_calm(&self) -> bool {
+        self.scenario.is_calm() && self.cluster.injector().struck() == 0
+    }
+
     /// With max concurrency 1, items are called for the first time in the order of the input.
     fn order_wrong(&self, told: &[Told], pages: &[Held], places: &Places) -> Option<String> {
-        if self.scenario.tuning.max_concurrency > 1 || !self.scenario.is_calm() {
+        if self.scenario.tuning.max_concurrency > 1 || !self.is_calm() {
             return None;
         }
         let first = |held: &&Held| held.page.id.escalated.is_none();
@@ -175,15 +181,18 @@ impl Evidence<'_> {
             return wrong("no such attempt came to that");
         };
         let print = format!("{class}: attempt # on \"…\" failed");
-        let handlers = row.failure.cause.starts_with("attempt");
-        if handlers && row.failure.fingerprint() != print {
-            return wrong("its fingerprint is another's");
+        let of_handler = class == "Flaky" || class.starts_with("Bad");
+        if of_handler && class != "BadOutput" && class != "BadInput" {
+            let cause = format!("attempt {} on \"{id}\" failed", row.attempts);
+            if row.failure.cause != cause || row.failure.fingerprint() != print {
+                return wrong("its cause is another's");
+            }
         }
         match next {
-            Some(Next::Ends(ends)) if ends != outcome => wrong("the rules say otherwise"),
-            Some(Next::Moves) => wrong("it was to go to the container lane"),
-            Some(Next::Again(_) | Next::Throttled) => wrong("it had retries left"),
-            Some(Next::Ends(_)) | None => None,
+            Next::Ends(ends) if ends != outcome => wrong("the rules say otherwise"),
+            Next::Moves => wrong("it was to go to the container lane"),
+            Next::Again(_) | Next::Throttled => wrong("it had retries left"),
+            Next::Ends(_) | Next::NotKnown => None,
         }
     }
 
@@ -278,7 +287,7 @@ impl Evidence<'_> {
             }
             let all_have_names = named.len() < CLASSES_MAX;
             let differs = all_have_names && named.keys().ne(tally.classes.keys());
-            let broken = (self.scenario.is_calm() && differs).then(|| {
+            let broken = (self.is_calm() && differs).then(|| {
                 format!(
                     "generation {generation} failed of {named:?}, and counts {:?}",
                     tally.classes

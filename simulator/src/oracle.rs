@@ -619,6 +619,21 @@ impl<'a> Oracle<'a> {
         Ok(left.then(|| format!("{} lent, {live:?} live", pool.lent)))
     }
 
+    /// L4: where nothing went wrong, whoever left took his row with him.
+    ///
+    /// # Errors
+    /// The world could not go on.
+    pub fn nobody_is_left(&mut self) -> Result<(), Halt> {
+        let ledger = self.cluster.ledger();
+        let job = &self.cluster.job().name;
+        let sessions = self
+            .sim
+            .block_on(async { ledger.sessions(job).await.expect("no faults") })?;
+        let broken = (!sessions.is_empty()).then(|| format!("all have left, but {sessions:?}"));
+        self.holds("L4", 1, broken);
+        Ok(())
+    }
+
     /// Notes what a check outside found.
     pub fn note(&mut self, oracle: &'static str, broken: Option<String>) {
         self.holds(oracle, 1, broken);

@@ -83,6 +83,10 @@ probes! {
     Dropped = "a call was dropped before its end",
     /// In the ledger.
     SettledInParts = "a page was settled in several writes",
+    /// What lies below it is not read again.
+    LowWaterRose = "a low water rose",
+    /// Anew, from the beginning.
+    LowWaterRoseAgain = "a low water rose in a redrive",
     /// By sessions that need not wait for each other.
     CountedApart = "two rows of a tally were counted in",
     /// With a manifest.

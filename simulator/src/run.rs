@@ -79,6 +79,8 @@ pub struct Outcome {
     pub virtual_time: Duration,
     /// What the services billed.
     pub usage: Usage,
+    /// Sessions that were opened.
+    pub sessions: u64,
     /// What happened that must happen sometimes.
     pub probes: Probes,
 }
@@ -190,7 +192,7 @@ impl Play<'_> {
         oracle.busy_loops(scenario.workers, sim.now().since(Tick::default()));
         let losses = cluster.injector().struck() + scenario.troubles.len();
         if self.own.is_none() {
-            let granted = Policy::of(scenario).granted("Flaky");
+            let granted = Policy::of(scenario, losses).granted("Flaky");
             oracle.retries(granted, losses as u64);
         }
         let status = stage.status().ok();
@@ -219,6 +221,7 @@ impl Play<'_> {
             trace: sim.trace_text(),
             virtual_time: sim.now().since(Tick::default()),
             usage: injector.usage(),
+            sessions: cluster.sessions_opened(),
             probes: sim.probes(),
         }
     }
@@ -711,6 +714,9 @@ impl Stage<'_> {
 
     /// L4: once a session lives that buries the dead, nothing is lent.
     fn permits_come_back(&mut self, oracle: &mut Oracle<'_>) -> Result<(), Halt> {
+        if self.scenario.is_calm() && self.cluster.injector().struck() == 0 {
+            oracle.nobody_is_left()?;
+        }
         if oracle.lent_or_live()?.is_none() {
             oracle.note("L4", None);
             return Ok(());

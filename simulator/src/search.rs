@@ -235,6 +235,7 @@ fn panicked() -> Outcome {
         trace: String::new(),
         virtual_time: Duration::ZERO,
         usage: Usage::default(),
+        sessions: 0,
         probes: Probes::new(),
     }
 }

@@ -172,15 +172,10 @@ impl Ledger {
             Update::Set("v".into(), SCHEMA_VERSION.into()),
             Update::Set("dispatched".into(), next.into()),
         ];
-        // The shard's first part finds no number; all later ones find a smaller one.
-        let first = Condition::Missing("dispatched".into());
+        // A part finds the smaller number of an earlier one; the shard's first finds none.
         let later = Condition::AtMost("dispatched".into(), next);
-        let (likely, other) = if part < SHARDS {
-            (first, later)
-        } else {
-            (later, first)
-        };
-        for when in [likely, other] {
+        let first = Condition::Missing("dispatched".into());
+        for when in [later, first] {
             let write = Write::update(key.clone(), vec![when], updates.clone());
             match self.write(write).await {
                 Err(error) if error.is_condition() => {}

@@ -304,6 +304,13 @@ impl TableModel {
                 self.service.sometimes(Probe::MarkedDead);
                 lock(&self.dead).insert(key.sk.clone());
             }
+            if key.pk.starts_with("shard#") && sets(&write.change, "low") {
+                let again = before.as_ref().is_some_and(|row| row.num("gen") > Some(0));
+                self.service.sometimes(match again {
+                    true => Probe::LowWaterRoseAgain,
+                    false => Probe::LowWaterRose,
+                });
+            }
             if key.pk.starts_with("tally#") {
                 self.note(promises::of_tally(&key.sk));
                 let (generation, slot) = key.sk.split_once('#').unwrap_or_default();
@@ -347,6 +354,14 @@ impl TableModel {
 /// Whether it changes a page that is there: each such write has a name.
 fn changes_page(write: &Write) -> bool {
     write.key.pk.starts_with("page#") && !write.when.contains(&Condition::Absent)
+}
+
+fn sets(change: &Change, name: &str) -> bool {
+    let sets = |update: &Update| matches!(update, Update::Set(set, _) if set == name);
+    match change {
+        Change::Update(updates) => updates.iter().any(sets),
+        Change::Put(_) | Change::Delete | Change::Check => false,
+    }
 }
 
 fn sets_status(change: &Change, to: &str) -> bool {
