@@ -276,7 +276,13 @@ impl<'a> Replay<'a> {
     ) -> Option<Next> {
         let came_to = CameTo::Failed(failure.clone());
         let mut calls = self.calls.get(&key)?.iter();
-        let at = calls.rposition(|call| call.attempt == attempt && call.came_to == came_to)?;
+        let Some(at) = calls.rposition(|call| call.attempt == attempt && call.came_to == came_to)
+        else {
+            // What came about when its time was up may have been heard before or after that.
+            let mut calls = self.calls.get(&key)?.iter();
+            let open = calls.any(|call| call.attempt == attempt && call.came_to == CameTo::Stopped);
+            return open.then_some(Next::NotKnown);
+        };
         let charged = self.charged.get(&key).and_then(|all| all[at].as_ref());
         Some(charged.map_or(Next::NotKnown, |charged| {
             self.policy.next(failure, key.2, charged)

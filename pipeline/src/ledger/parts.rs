@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::core::id::{Generation, RunId, SHARDS};
 use crate::core::part::{Cursor, Part, Place};
 use crate::core::planted::{Bug, is_planted};
+use crate::core::run::RunStatus;
 use crate::ports::{Condition, Key, Query, Row, Update, Write};
 
 use super::error::{LedgerError, damaged};
@@ -36,7 +37,7 @@ impl Ledger {
     /// Records a frozen part and the cursor behind it, if nobody did before.
     ///
     /// # Errors
-    /// [`LedgerError::Raced`] if another reader was faster.
+    /// [`LedgerError::Raced`] if another reader was faster, or the run is not RUNNING any more.
     pub async fn freeze(
         &self,
         run: &RunId,
@@ -56,6 +57,8 @@ impl Ledger {
                 vec![
                     Condition::Equals("parts".into(), i64::from(part.number).into()),
                     Condition::Equals("inputDone".into(), 0.into()),
+                    // What arrives after the run's end must not add to a total that was told.
+                    Condition::Equals("status".into(), RunStatus::Running.as_str().into()),
                 ],
                 vec![
                     Update::Set("parts".into(), i64::from(cursor.parts).into()),

@@ -86,8 +86,8 @@ impl Request {
         let mut hash = Quick::default();
         match self {
             Self::Write(write) if changes_page(write) => write.hash(&mut hash),
-            Self::Transact { token, .. } => token.hash(&mut hash),
-            Self::Write(_) => return None,
+            Self::Transact { token, writes } if !freezes(writes) => token.hash(&mut hash),
+            Self::Write(_) | Self::Transact { .. } => return None,
         }
         Some(hash.finish())
     }
@@ -349,6 +349,11 @@ impl TableModel {
         }
         Ok(())
     }
+}
+
+/// Whether it freezes a part: that is refused while the run is paused, and asked again once it goes on.
+fn freezes(writes: &[Write]) -> bool {
+    writes.iter().any(|write| write.key.pk.starts_with("part#"))
 }
 
 /// Whether it changes a page that is there: each such write has a name.
