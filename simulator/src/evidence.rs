@@ -61,6 +61,16 @@ impl Evidence<'_> {
                 oracle.holds("S5", 1, broken);
             }
         }
+        // What `trommel item` shows of one is what stands among all.
+        if let Some((item, own)) = rows.first_key_value() {
+            let (ledger, run) = (self.cluster.ledger(), self.cluster.run());
+            let shown = self
+                .sim
+                .block_on(async { ledger.failures_of(&run, *item).await })?;
+            let shown = shown.expect("the quiet way has no faults");
+            let broken = (shown != *own).then(|| format!("{shown:?} are shown of {own:?}"));
+            oracle.holds("S5", 1, broken);
+        }
         self.classes(oracle, &rows)
     }
 
