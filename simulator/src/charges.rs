@@ -61,14 +61,17 @@ pub(crate) struct Charged {
 /// What the job file of a scenario says of failures.
 pub(crate) struct Policy<'a> {
     scenario: &'a Scenario,
+    /// Whether nothing went wrong but what the handler said.
+    calm: bool,
 }
 
 /// Some history of an item: the calls of one lane in one generation.
 type Stretch<'a> = Vec<&'a Told>;
 
 impl<'a> Policy<'a> {
-    pub(crate) fn of(scenario: &'a Scenario) -> Self {
-        Self { scenario }
+    pub(crate) fn of(scenario: &'a Scenario, struck: usize) -> Self {
+        let calm = scenario.is_calm() && struck == 0;
+        Self { scenario, calm }
     }
 
     /// Retries that an item's failures of this class are granted.
@@ -140,16 +143,15 @@ impl<'a> Policy<'a> {
         }
     }
 
-    /// Whether whatever is due may begin at once.
-    fn has_room(&self) -> bool {
+    /// Whether what is due begins at once, if there is a permit.
+    fn is_prompt(&self) -> bool {
         let Scenario {
-            workload,
+            workers,
             tuning,
             handler,
             ..
         } = self.scenario;
-        let items = workload.small + workload.large;
-        handler.throttled == 0 && !tuning.pauses && items <= u64::from(tuning.max_concurrency)
+        *workers == 1 && handler.throttled == 0 && !tuning.pauses
     }
 }
 
@@ -163,21 +165,21 @@ pub(crate) struct Replay<'a> {
 }
 
 impl<'a> Replay<'a> {
-    pub(crate) fn of(scenario: &'a Scenario, told: &'a [Told]) -> Self {
+    pub(crate) fn of(policy: Policy<'a>, told: &'a [Told]) -> Self {
         let mut calls: BTreeMap<_, Stretch<'a>> = BTreeMap::new();
         for one in told {
             let key = (one.item, one.generation, one.lane);
             calls.entry(key).or_default().push(one);
         }
         Self {
-            policy: Policy::of(scenario),
+            policy,
             calls,
             charged: BTreeMap::new(),
         }
     }
 
     /// Goes through all of them; says what is wrong, in sentences.
-    pub(crate) fn go(&mut self) -> Vec<String> {
+    pub(crate) fn go(&mut self, told: &[Told]) -> Vec<String> {
         let mut broken = Vec::new();
         for (key, calls) in &self.calls {
             let mut charged = Vec::new();
@@ -186,13 +188,13 @@ impl<'a> Replay<'a> {
                 let former = at.checked_sub(1).map(|at| calls[at]);
                 let follows = former.filter(|former| {
                     let hears = former.came_to != CameTo::Nothing;
-                    former.epoch == call.epoch && hears || self.policy.scenario.is_calm()
+                    former.epoch == call.epoch && hears || self.policy.calm
                 });
                 let problem = match follows {
-                    Some(former) => self.step(former, call, &mut known),
+                    Some(former) => self.step(former, call, &mut known, told),
                     None => {
                         known = (call.attempt == 1).then(Charged::default);
-                        let begins = self.policy.scenario.is_calm() && call.attempt != 1;
+                        let begins = self.policy.calm && call.attempt != 1;
                         begins.then(|| "the first is no first".to_owned())
                     }
                 };
@@ -209,7 +211,13 @@ impl<'a> Replay<'a> {
     }
 
     /// What is wrong with one call after another.
-    fn step(&self, former: &Told, call: &Told, known: &mut Option<Charged>) -> Option<String> {
+    fn step(
+        &self,
+        former: &Told,
+        call: &Told,
+        known: &mut Option<Charged>,
+        told: &[Told],
+    ) -> Option<String> {
         let expected = match &former.came_to {
             CameTo::Succeeded => return Some("it had succeeded".to_owned()),
             CameTo::Halved => former.attempt,
@@ -234,21 +242,36 @@ impl<'a> Replay<'a> {
         }
         let waited = call.began.since(former.ended);
         match next {
-            Some((Next::Ends(_) | Next::Moves, failure)) => {
-                Some(format!("it had no retries left after {failure}"))
+            Some((Next::Ends(_) | Next::Moves, failure)) => Some(format!(
+                "it had no retries left after {}: {}",
+                failure.class, failure.cause
+            )),
+            Some((Next::Again(wait), _)) => {
+                let due = former.ended + wait;
+                let has_room = || {
+                    let runs = |call: &&Told| call.began <= due && call.ended > due;
+                    let running = told.iter().filter(runs).count();
+                    running < self.policy.scenario.tuning.max_concurrency as usize
+                };
+                self.waited_wrong(wait, waited, &has_room)
             }
-            Some((Next::Again(wait), _)) => self.waited_wrong(wait, waited),
             Some((Next::Throttled, _)) | None => None,
         }
     }
 
-    fn waited_wrong(&self, wait: Duration, waited: Duration) -> Option<String> {
+    fn waited_wrong(
+        &self,
+        wait: Duration,
+        waited: Duration,
+        has_room: &dyn Fn() -> bool,
+    ) -> Option<String> {
         let exact = self.policy.scenario.rules.exact_waits;
         // Clocks drift by half a percent, and moments are kept in whole milliseconds.
         let shortest = wait.mul_f64(0.99).saturating_sub(Duration::from_millis(2));
-        let at_once = self.policy.scenario.is_calm() && self.policy.has_room() && wait <= HELD_WAIT;
+        let calm = self.policy.calm && self.policy.is_prompt();
+        let at_once = || calm && wait <= HELD_WAIT && has_room();
         let early = exact && waited < shortest;
-        let late = at_once && waited > wait + BEGINS_WITHIN;
+        let late = waited > wait + BEGINS_WITHIN && at_once();
         (early || late).then(|| format!("after {waited:?}, the rule says {wait:?}"))
     }
 
@@ -266,7 +289,11 @@ impl<'a> Replay<'a> {
             return Some(Due::Unknown);
         }
         let is_it = |call: &&Told| call.attempt == attempt && call.came_to == came_to;
-        let at = calls.iter().rposition(is_it)?;
+        let Some(at) = calls.iter().rposition(is_it) else {
+            // What came about when its time was up may have been heard before or after that.
+            let is_open = |call: &&Told| call.attempt == attempt && call.came_to == CameTo::Stopped;
+            return calls.iter().any(is_open).then_some(Due::Unknown);
+        };
         let charged = self.charged.get(&key).and_then(|all| all[at].as_ref());
         Some(charged.map_or(Due::Unknown, |charged| {
             Due::Known(self.policy.next(failure, key.2, charged))

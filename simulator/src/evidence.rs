@@ -10,9 +10,10 @@ use trommel::core::redrive::Selection;
 use trommel::core::tally::CLASSES_MAX;
 use trommel::ledger::{FailureRow, Held};
 
-use crate::charges::{Due, Next, Replay};
+use crate::charges::{Due, Next, Policy, Replay};
 use crate::chosen::{Chosen, Seen};
 use crate::cluster::Cluster;
+use crate::filling;
 use crate::halt::Halt;
 use crate::oracle::Oracle;
 use crate::places::Places;
@@ -32,16 +33,24 @@ impl Evidence<'_> {
     ///
     /// # Errors
     /// The world could not go on.
-    pub(crate) fn check(&self, oracle: &mut Oracle<'_>, pages: &[Held]) -> Result<(), Halt> {
-        let places = oracle.places()?;
+    pub(crate) fn check(
+        &self,
+        oracle: &mut Oracle<'_>,
+        pages: &[Held],
+        places: &Places,
+    ) -> Result<(), Halt> {
         let told: Vec<Told> = self.cluster.told();
-        let mut replay = Replay::of(self.scenario, &told);
-        let broken = replay.go();
+        let struck = self.cluster.injector().struck();
+        let policy = Policy::of(self.scenario, struck);
+        let mut replay = Replay::of(policy, &told);
+        let broken = replay.go(&told);
         oracle.holds("S11", told.len() as u64, broken.into_iter().next());
-        oracle.holds("S9", 1, self.order_wrong(&told, pages, &places));
+        let broken = filling::wrong(self.scenario, &places.parts, pages);
+        oracle.holds("L7", pages.len() as u64, broken);
+        oracle.holds("S9", 1, self.order_wrong(&told, pages, places));
         let rows = self.rows(pages)?;
         for held in pages {
-            for one in Item::all(held, &places) {
+            for one in Item::all(held, places) {
                 let broken = match one.state.mark {
                     Mark::Done(outcome) if outcome != Outcome::Succeeded => {
                         let latest = rows.get(&one.id).and_then(|rows| rows.last());
@@ -52,12 +61,26 @@ impl Evidence<'_> {
                 oracle.holds("S5", 1, broken);
             }
         }
+        // What `trommel item` shows of one is what stands among all.
+        if let Some((item, own)) = rows.first_key_value() {
+            let (ledger, run) = (self.cluster.ledger(), self.cluster.run());
+            let shown = self
+                .sim
+                .block_on(async { ledger.failures_of(&run, *item).await })?;
+            let shown = shown.expect("the quiet way has no faults");
+            let broken = (shown != *own).then(|| format!("{shown:?} are shown of {own:?}"));
+            oracle.holds("S5", 1, broken);
+        }
         self.classes(oracle, &rows)
+    }
+
+    fn is_calm(&self) -> bool {
+        self.scenario.is_calm() && self.cluster.injector().struck() == 0
     }
 
     /// With max concurrency 1, items are called for the first time in the order of the input.
     fn order_wrong(&self, told: &[Told], pages: &[Held], places: &Places) -> Option<String> {
-        if self.scenario.tuning.max_concurrency > 1 || !self.scenario.is_calm() {
+        if self.scenario.tuning.max_concurrency > 1 || !self.is_calm() {
             return None;
         }
         let first = |held: &&Held| held.page.id.escalated.is_none();
@@ -84,8 +107,20 @@ impl Evidence<'_> {
     fn rows(&self, pages: &[Held]) -> Result<BTreeMap<ItemId, Vec<FailureRow>>, Halt> {
         let mut rows: BTreeMap<ItemId, Vec<FailureRow>> = BTreeMap::new();
         let (ledger, run) = (self.cluster.ledger(), self.cluster.run());
+        let failed = |held: &&Held| {
+            let counts = held
+                .page
+                .items
+                .iter()
+                .filter_map(|item| item.mark.outcome());
+            counts
+                .into_iter()
+                .any(|outcome| outcome != Outcome::Succeeded)
+                || held.page.generation.0 > 0
+        };
         let shards: BTreeSet<u32> = pages
             .iter()
+            .filter(failed)
             .map(|held| held.page.id.part % SHARDS)
             .collect();
         for shard in shards {
@@ -156,9 +191,12 @@ impl Evidence<'_> {
             return wrong("no such attempt came to that");
         };
         let print = format!("{class}: attempt # on \"…\" failed");
-        let handlers = row.failure.cause.starts_with("attempt");
-        if handlers && row.failure.fingerprint() != print {
-            return wrong("its fingerprint is another's");
+        let of_handler = class == "Flaky" || class.starts_with("Bad");
+        if of_handler && class != "BadOutput" && class != "BadInput" {
+            let cause = format!("attempt {} on \"{id}\" failed", row.attempts);
+            if row.failure.cause != cause || row.failure.fingerprint() != print {
+                return wrong("its cause is another's");
+            }
         }
         match next {
             Due::Known(Next::Ends(ends)) if ends != outcome => wrong("the rules say otherwise"),
@@ -259,7 +297,7 @@ impl Evidence<'_> {
             }
             let all_have_names = named.len() < CLASSES_MAX;
             let differs = all_have_names && named.keys().ne(tally.classes.keys());
-            let broken = (self.scenario.is_calm() && differs).then(|| {
+            let broken = (self.is_calm() && differs).then(|| {
                 format!(
                     "generation {generation} failed of {named:?}, and counts {:?}",
                     tally.classes

@@ -45,6 +45,9 @@ pub struct Rules {
     /// The largest object that the container lane takes, in bytes; none: any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub largest: Option<u64>,
+    /// Rows that one answer of the table holds, as if they were large; none: all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rows_at_once: Option<u32>,
     /// The most writes of one transaction; none: as many as DynamoDB takes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub writes_max: Option<usize>,
@@ -127,6 +130,7 @@ impl Rules {
             largest: chance
                 .chance(60_000)
                 .then(|| one_of(chance, &[LARGE_BYTES - 1, LARGE_BYTES])),
+            rows_at_once: chance.chance(80_000).then(|| one_of(chance, &[2, 3, 8])),
             writes_max: chance
                 .chance(300_000)
                 .then(|| one_of(chance, &[4, 5, 7, 10, 25])),

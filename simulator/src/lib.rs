@@ -22,6 +22,7 @@ pub mod entropy;
 pub mod events;
 mod evidence;
 pub mod exec;
+mod filling;
 pub mod halt;
 pub mod job_rules;
 pub mod node;

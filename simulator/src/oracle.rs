@@ -182,21 +182,28 @@ impl<'a> Oracle<'a> {
         self.holds("S10", calls, broken);
     }
 
-    /// What must hold once all processes left; `generation` redrives were asked for.
+    /// What must hold once all processes left.
     ///
     /// # Errors
     /// The world could not go on.
     pub fn at_rest(&mut self, row: &RunRow) -> Result<(), Halt> {
+        self.pages_at_rest(row).map(|_| ())
+    }
+
+    /// The same; answers the pages and where their items stand.
+    pub(crate) fn pages_at_rest(&mut self, row: &RunRow) -> Result<(Vec<Held>, Places), Halt> {
         let audit = self.audit()?;
         self.counts(&audit);
+        self.shown(row, &audit)?;
         self.is_listed()?;
         self.verdict(row, &audit);
-        let pages = self.pages()?;
+        let (pages, places) = (self.pages()?, self.places()?);
         self.outcomes(&pages);
         self.leases(row, &pages);
-        self.lanes(&pages)?;
+        self.lanes(&pages, &places);
         self.versions();
-        self.results(row, &pages)
+        self.results(row, &pages, &places)?;
+        Ok((pages, places))
     }
 
     /// The index of runs names the run.
@@ -207,6 +214,22 @@ impl<'a> Oracle<'a> {
         let is_there = runs.iter().any(|listed| listed.id == run);
         let broken = (!is_there).then(|| format!("{} runs are listed, not {run}", runs.len()));
         self.holds("S3", 1, broken);
+        Ok(())
+    }
+
+    /// What `trommel status` says adds up, and is what the pages say.
+    fn shown(&mut self, row: &RunRow, audit: &Audit) -> Result<(), Halt> {
+        let (ledger, run) = (self.cluster.ledger(), self.cluster.run());
+        let shown = self
+            .sim
+            .block_on(async { report::report(&ledger, &run).await })?;
+        let counts = shown.expect("the quiet way has no faults").counts;
+        let settled = counts.settled();
+        let adds_up = settled == audit.recounted
+            && counts.total == row.total
+            && counts.pending + counts.running == audit.pending;
+        let broken = (!adds_up).then(|| format!("{counts:?} are shown, {audit:?}"));
+        self.holds("S2", 1, broken);
         Ok(())
     }
 
@@ -375,7 +398,7 @@ impl<'a> Oracle<'a> {
     }
 
     /// S2, of result files: each item in one of them, once, by what it became; successes with their output.
-    fn results(&mut self, row: &RunRow, pages: &[Held]) -> Result<(), Halt> {
+    fn results(&mut self, row: &RunRow, pages: &[Held], places: &Places) -> Result<(), Halt> {
         let ended = match row.state.status {
             RunStatus::Succeeded | RunStatus::Failed | RunStatus::Aborted => true,
             RunStatus::Running | RunStatus::Paused => false,
@@ -388,7 +411,7 @@ impl<'a> Oracle<'a> {
             self.holds("S2", 1, Some(seen));
             return Ok(());
         };
-        let mut wanted = results::wanted(pages, &self.places()?);
+        let mut wanted = results::wanted(pages, places);
         let mut found = found;
         if !self.data_is_known {
             results::forget_data(&mut wanted);
@@ -430,8 +453,7 @@ impl<'a> Oracle<'a> {
     }
 
     /// Large objects are never in the function lane, and alone in the other.
-    fn lanes(&mut self, pages: &[Held]) -> Result<(), Halt> {
-        let places = self.places()?;
+    fn lanes(&mut self, pages: &[Held], places: &Places) {
         for held in pages {
             let page = &held.page;
             let alone = page.lane == Lane::Function || page.items.len() == 1;
@@ -446,7 +468,6 @@ impl<'a> Oracle<'a> {
             }
             self.holds("S9", 1, broken);
         }
-        Ok(())
     }
 
     /// S11: an item fails with the retried class at most once more than its rule grants. What a dead
@@ -486,7 +507,7 @@ impl<'a> Oracle<'a> {
         // Each process reads and routes each part; most runs have one, which is its session's.
         let more = self
             .places()
-            .map_or(0, |places| places.parts().saturating_sub(1));
+            .map_or(0, |places| places.parts.len().saturating_sub(1));
         let parts = u64::from(workers) * more as u64 * CALLS_A_PART;
         let may = CALLS_AN_ITEM * items
             + CALLS_A_FAULT * faults
@@ -597,6 +618,21 @@ impl<'a> Oracle<'a> {
     /// So much was compared, and held.
     pub fn counted(&mut self, oracle: &'static str, compared: u64) {
         self.holds(oracle, compared, None);
+    }
+
+    /// L4: where nothing went wrong, whoever left took his row with him.
+    ///
+    /// # Errors
+    /// The world could not go on.
+    pub fn nobody_is_left(&mut self) -> Result<(), Halt> {
+        let ledger = self.cluster.ledger();
+        let job = &self.cluster.job().name;
+        let sessions = self
+            .sim
+            .block_on(async { ledger.sessions(job).await.expect("no faults") })?;
+        let broken = (!sessions.is_empty()).then(|| format!("all have left, but {sessions:?}"));
+        self.holds("L4", 1, broken);
+        Ok(())
     }
 
     /// Notes what a check outside found.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use trommel::core::id::RunId;
 use trommel::core::page::Page;
+use trommel::core::part::Part;
 use trommel::ledger::Ledger;
 
 /// More parts than a simulated run ever has.
@@ -11,29 +12,33 @@ const PARTS_MAX: usize = 10_000;
 
 /// How many items there are before each part.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Places(BTreeMap<u32, u32>);
+pub(crate) struct Places {
+    before: BTreeMap<u32, u32>,
+    /// The parts, in order.
+    pub(crate) parts: Vec<Part>,
+}
 
 impl Places {
     /// Of the parts that are frozen by now.
     pub(crate) async fn of(ledger: &Ledger, run: &RunId) -> Self {
         let parts = ledger.parts_from(run, 0, PARTS_MAX).await;
+        let parts = parts.expect("the quiet way has no faults");
         let mut before = BTreeMap::new();
         let mut items = 0;
-        for part in parts.expect("the quiet way has no faults") {
+        for part in &parts {
             before.insert(part.number, items);
             items += part.items;
         }
-        Self(before)
-    }
-
-    /// How many parts there are.
-    pub(crate) fn parts(&self) -> usize {
-        self.0.len()
+        Self { before, parts }
     }
 
     /// The places of a page's items, in the order of their indexes.
     pub(crate) fn of_page(&self, page: &Page) -> Vec<u32> {
-        let before = self.0.get(&page.id.part).copied().unwrap_or(u32::MAX / 2);
+        let before = self
+            .before
+            .get(&page.id.part)
+            .copied()
+            .unwrap_or(u32::MAX / 2);
         let stretches = page.stretches.iter();
         stretches
             .flat_map(|stretch| stretch.first..stretch.first + stretch.items)

@@ -85,6 +85,12 @@ probes! {
     SettledInParts = "a page was settled in several writes",
     /// In event mode.
     Windows = "events came into more than one window",
+    /// What lies below it is not read again.
+    LowWaterRose = "a low water rose",
+    /// Anew, from the beginning.
+    LowWaterRoseAgain = "a low water rose in a redrive",
+    /// By sessions that need not wait for each other.
+    CountedApart = "two rows of a tally were counted in",
     /// With a manifest.
     Compiled = "result files were compiled",
 }

@@ -87,6 +87,8 @@ pub struct Outcome {
     pub virtual_time: Duration,
     /// What the services billed.
     pub usage: Usage,
+    /// Sessions that were opened.
+    pub sessions: u64,
     /// What happened that must happen sometimes.
     pub probes: Probes,
     /// What became of each item, in the order of the data; only where the text is kept.
@@ -192,6 +194,10 @@ impl Play<'_> {
         }
         let listed_at_once = scenario.workload.listed_at_once;
         cluster.injector().set_listed_at_once(listed_at_once);
+        let rows_at_once = scenario.rules.rows_at_once;
+        cluster
+            .injector()
+            .set_rows_at_once(rows_at_once.unwrap_or(u32::MAX));
         let mut stage = Stage {
             scenario,
             own: self.own.as_ref(),
@@ -224,7 +230,7 @@ impl Play<'_> {
         // Each of them may end a session, or make an outcome's writing fail for long.
         let losses = cluster.injector().struck() + scenario.troubles.len();
         if self.own.is_none() && !serves {
-            let granted = Policy::of(scenario).granted("Flaky");
+            let granted = Policy::of(scenario, losses).granted("Flaky");
             oracle.retries(granted, losses as u64);
         }
         let status = stage.status().ok();
@@ -263,6 +269,7 @@ impl Play<'_> {
             trace,
             virtual_time: sim.now().since(Tick::default()),
             usage: injector.usage(),
+            sessions: cluster.sessions_opened(),
             probes: sim.probes(),
             items,
         }
@@ -636,13 +643,13 @@ impl Stage<'_> {
         oracle.at_any_time();
         let (ledger, run) = (self.cluster.ledger(), self.cluster.run());
         let row = self.sim.block_on(async { ledger.run(&run).await })?;
-        oracle.at_rest(&row.expect("the run has a row"))?;
+        let row = row.expect("the run has a row");
+        let (pages, places) = oracle.pages_at_rest(&row)?;
         // What a service elsewhere did to a call is not known here, nor how long it took.
         if self.own.is_some() || self.ground.is_some() {
             return Ok(());
         }
-        let pages = oracle.pages()?;
-        self.evidence().check(oracle, &pages)
+        self.evidence().check(oracle, &pages, &places)
     }
 
     /// False if there is nothing to redrive.
@@ -680,9 +687,11 @@ impl Stage<'_> {
         let evidence = self.evidence();
         let chosen = evidence.choose(oracle, &selection)?;
         let selective = failed_only || narrow.is_some();
-        let selection_needs_input = selection.key.is_some()
+        // Which object an item is, is not known where some came or went meanwhile.
+        let by_input = selection.key.is_some()
             || selection.larger_bytes.is_some()
             || selection.smaller_bytes.is_some();
+        let is_known = !(by_input && self.scenario.changes_input());
         let redrive = Redrive { selection, refresh };
         let failed = oracle.failed()?;
         let event = RunEvent::Redrive;
@@ -717,8 +726,7 @@ impl Stage<'_> {
                 self.sim.sometimes(Probe::RedrivenSelected);
                 let generation = row.state.generation.0 + 1;
                 let pages = oracle.pages()?;
-                // Which object an item is, is not known where some came or went meanwhile.
-                if !(selection_needs_input && self.scenario.changes_input()) {
+                if is_known {
                     let broken = evidence.chosen_wrong(&chosen, generation, &pages)?;
                     oracle.note("L5", broken);
                 }
@@ -731,7 +739,7 @@ impl Stage<'_> {
         }
         self.come_to_rest(oracle)?;
         oracle.redriven(&before, row.state.generation.0 + 1);
-        if weather == Weather::Stormy || self.own.is_some() {
+        if weather == Weather::Stormy || self.own.is_some() || !is_known {
             return Ok(true);
         }
         let after = self.sim.block_on(async { ledger.run(&run).await })?;
@@ -770,6 +778,9 @@ impl Stage<'_> {
 
     /// L4: once a session lives that buries the dead, nothing is lent.
     fn permits_come_back(&mut self, oracle: &mut Oracle<'_>) -> Result<(), Halt> {
+        if self.scenario.is_calm() && self.cluster.injector().struck() == 0 {
+            oracle.nobody_is_left()?;
+        }
         if oracle.lent_or_live()?.is_none() {
             oracle.note("L4", None);
             return Ok(());

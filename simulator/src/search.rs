@@ -14,7 +14,7 @@ use crate::exec::lock;
 use crate::point::{Kind, Operation};
 use crate::probe::{Probe, Probes};
 use crate::run::{Outcome, Text, run};
-use crate::scenario::{FaultSource, Profile, Role, Scenario};
+use crate::scenario::{FaultSource, Profile, Role, Scenario, Workload};
 
 /// Which seeds, and when to stop.
 #[derive(Clone, Debug)]
@@ -155,8 +155,13 @@ pub fn scenario_of(seed: u64, days: Days) -> Scenario {
             let mut scenario = Scenario::generate(seed, Profile::Swarm);
             scenario.workers = 4;
             scenario.roles = vec![Role::All, Role::All, Role::Worker, Role::Worker];
-            scenario.workload.small = 15;
-            scenario.workload.large = 5;
+            scenario.workload = Workload {
+                small: 15,
+                large: 5,
+                lines: scenario.workload.lines,
+                line_bytes: 0,
+                listed_at_once: 0,
+            };
             scenario.handler.output_bytes = 0;
             scenario.redrives = 0;
             if let FaultSource::Swarm(rates) = &mut scenario.faults {
@@ -226,6 +231,7 @@ fn panicked() -> Outcome {
         trace: String::new(),
         virtual_time: Duration::ZERO,
         usage: Usage::default(),
+        sessions: 0,
         probes: Probes::new(),
         items: Vec::new(),
     }

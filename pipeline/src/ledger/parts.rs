@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::core::id::{Generation, RunId, SHARDS};
 use crate::core::part::{Cursor, Part, Place};
 use crate::core::planted::{Bug, is_planted};
+use crate::core::run::RunStatus;
 use crate::ports::{Condition, Key, Query, Row, Update, Write};
 
 use super::error::{LedgerError, damaged};
@@ -41,7 +42,7 @@ impl Ledger {
     /// Records a frozen part and the cursor behind it, if nobody did before.
     ///
     /// # Errors
-    /// [`LedgerError::Raced`] if another reader was faster.
+    /// [`LedgerError::Raced`] if another reader was faster, or the run is not RUNNING any more.
     pub async fn freeze(
         &self,
         run: &RunId,
@@ -56,6 +57,8 @@ impl Ledger {
                 vec![
                     Condition::Equals("parts".into(), i64::from(part.number).into()),
                     Condition::Equals("inputDone".into(), 0.into()),
+                    // What arrives after the run's end must not add to a total that was told.
+                    Condition::Equals("status".into(), RunStatus::Running.as_str().into()),
                 ],
                 vec![
                     Update::Set("parts".into(), i64::from(cursor.parts).into()),
@@ -176,15 +179,10 @@ impl Ledger {
             Update::Set("v".into(), SCHEMA_VERSION.into()),
             Update::Set("dispatched".into(), next.into()),
         ];
-        // The shard's first part finds no number; all later ones find a smaller one.
-        let first = Condition::Missing("dispatched".into());
+        // A part finds the smaller number of an earlier one; the shard's first finds none.
         let later = Condition::AtMost("dispatched".into(), next);
-        let (likely, other) = if part < SHARDS {
-            (first, later)
-        } else {
-            (later, first)
-        };
-        for when in [likely, other] {
+        let first = Condition::Missing("dispatched".into());
+        for when in [later, first] {
             let write = Write::update(key.clone(), vec![when], updates.clone());
             match self.write(write).await {
                 Err(error) if error.is_condition() => {}
@@ -197,7 +195,7 @@ impl Ledger {
     /// Records how far a shard is settled, unless a redrive went back to the beginning since `seen`.
     ///
     /// # Errors
-    /// [`LedgerError::Raced`] if one did.
+    /// One did, or the ledger does not answer.
     pub async fn advance_low(
         &self,
         run: &RunId,
@@ -217,10 +215,7 @@ impl Ledger {
             Update::Set("stragglers".into(), stragglers.join(" ").into()),
         ];
         let write = Write::update(keys::progress(run, shard), vec![when], updates);
-        match self.write(write).await {
-            Err(error) if error.is_condition() => Err(LedgerError::Raced),
-            result => result.map(|_| ()),
-        }
+        self.write(write).await.map(|_| ())
     }
 
     /// A redrive begins: pages below the low water are about to be unsettled again.

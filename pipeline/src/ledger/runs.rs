@@ -310,13 +310,9 @@ impl Ledger {
             .await
         {
             Err(error) if error.is_condition() => {
+                // Of the same redrive, somebody is further already.
                 let now = self.run(run).await?;
-                let beyond = match (now.redrive_part, part) {
-                    (None, _) => true,
-                    (Some(now), Some(part)) => now >= part,
-                    (Some(_), None) => false,
-                };
-                if now.state.generation == generation && beyond {
+                if now.state.generation == generation {
                     Ok(())
                 } else {
                     Err(LedgerError::Raced)

@@ -81,6 +81,7 @@ pub struct Injector {
     seed: Seed,
     lengths: Mutex<Lengths>,
     listed_at_once: AtomicU32,
+    rows_at_once: AtomicU32,
     state: Mutex<State>,
     on_crash: Mutex<Option<CrashHook>>,
 }
@@ -208,6 +209,7 @@ impl Injector {
             seed,
             lengths: Mutex::new(Lengths { session: SESSION }),
             listed_at_once: AtomicU32::default(),
+            rows_at_once: AtomicU32::new(u32::MAX),
             state: Mutex::default(),
             on_crash: Mutex::default(),
         }
@@ -226,6 +228,16 @@ impl Injector {
     /// How many that are.
     pub(super) fn listed_at_once(&self) -> usize {
         self.listed_at_once.load(Ordering::Relaxed) as usize
+    }
+
+    /// A query answers with so many rows at most, and says whether there are more.
+    pub fn set_rows_at_once(&self, rows: u32) {
+        self.rows_at_once.store(rows, Ordering::Relaxed);
+    }
+
+    /// How many that are.
+    pub(super) fn rows_at_once(&self) -> usize {
+        self.rows_at_once.load(Ordering::Relaxed) as usize
     }
 
     /// How long troubles last.

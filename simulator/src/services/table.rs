@@ -42,6 +42,8 @@ pub struct TableModel {
     hot: Mutex<Tick>,
     /// Sessions that were marked dead: what they opened or beat late brings none of them back.
     dead: Mutex<BTreeSet<String>>,
+    /// Generation and slot of the tally that was counted in last.
+    slot: Mutex<Option<(String, String)>>,
     patience: Mutex<Patience>,
     batching: Mutex<Batching>,
     broken: Mutex<Vec<String>>,
@@ -89,15 +91,15 @@ impl Store {
 }
 
 impl Request {
-    /// Names what nobody else asks for: a page's write has a name of its own, as has a transaction. What is told
-    /// again and again is quarantined again, by the same words.
+    /// Names what nobody else asks for: a page's write has a name of its own, as have most transactions.
     fn fingerprint(&self) -> Option<u64> {
         let mut hash = Quick::default();
         match self {
             Self::Write(write) if changes_page(write) => write.hash(&mut hash),
-            Self::Transact { writes, .. } if writes.iter().any(of_quarantine) => return None,
-            Self::Transact { token, .. } => token.hash(&mut hash),
-            Self::Write(_) => return None,
+            Self::Transact { token, writes } if !writes.iter().any(is_of_many) => {
+                token.hash(&mut hash)
+            }
+            Self::Write(_) | Self::Transact { .. } => return None,
         }
         Some(hash.finish())
     }
@@ -123,6 +125,7 @@ impl TableModel {
             cut: Mutex::default(),
             hot: Mutex::default(),
             dead: Mutex::default(),
+            slot: Mutex::default(),
             patience: Mutex::default(),
             batching: Mutex::default(),
             broken: Mutex::default(),
@@ -354,8 +357,20 @@ impl TableModel {
             let of_run = key.pk.starts_with("run#");
             let of_page = key.pk.starts_with("page#");
             let of_permits = key.pk.starts_with("permit#");
+            if key.pk.starts_with("shard#") && sets(&write.change, "low") {
+                let again = before.as_ref().is_some_and(|row| row.num("gen") > Some(0));
+                self.service.sometimes(match again {
+                    true => Probe::LowWaterRoseAgain,
+                    false => Probe::LowWaterRose,
+                });
+            }
             if key.pk.starts_with("tally#") {
                 self.note(promises::of_tally(&key.sk));
+                let (generation, slot) = key.sk.split_once('#').unwrap_or_default();
+                let former = lock(&self.slot).replace((generation.to_owned(), slot.to_owned()));
+                if former.is_some_and(|(of, other)| of == generation && other != slot) {
+                    self.service.sometimes(Probe::CountedApart);
+                }
             }
             if !(of_run || of_page || of_permits) {
                 continue;
@@ -389,13 +404,24 @@ impl TableModel {
     }
 }
 
-fn of_quarantine(write: &Write) -> bool {
-    write.key.pk.starts_with("quarantine#")
+/// Whether others ask for the same, or one does again: what is told again is quarantined by the same words, intakes
+/// open the same window, and a part is refused while its run is paused.
+fn is_of_many(write: &Write) -> bool {
+    let of_many = ["quarantine#", "window#", "part#"];
+    of_many.iter().any(|kind| write.key.pk.starts_with(kind))
 }
 
 /// Whether it changes a page that is there: each such write has a name.
 fn changes_page(write: &Write) -> bool {
     write.key.pk.starts_with("page#") && !write.when.contains(&Condition::Absent)
+}
+
+fn sets(change: &Change, name: &str) -> bool {
+    let sets = |update: &Update| matches!(update, Update::Set(set, _) if set == name);
+    match change {
+        Change::Update(updates) => updates.iter().any(sets),
+        Change::Put(_) | Change::Delete | Change::Check => false,
+    }
 }
 
 fn sets_status(change: &Change, to: &str) -> bool {
@@ -638,6 +664,10 @@ impl Table for TableLink {
 
     async fn query(&self, query: Query) -> Result<QueryPage, TableError> {
         let about = query.pk.clone();
+        let query = Query {
+            limit: query.limit.min(self.model.injector.rows_at_once()),
+            ..query
+        };
         let rows = async {
             let page = self.model.store.query(query).await?;
             let bytes = page.rows.iter().map(|(sk, row)| sk.len() + row.bytes());

@@ -8,7 +8,8 @@ use trommel::core::lane::Lane;
 use trommel::core::outcome::Outcome;
 use trommel::core::packing::Packed;
 use trommel::core::page::{ItemState, Mark, PageStatus, Refusal};
-use trommel::core::part::Stretch;
+use trommel::core::part::{Cursor, Part, Place, Stretch};
+use trommel::core::run::{Reason, RunEvent};
 use trommel::core::time::Timestamp;
 use trommel::ledger::{Held, Ledger, LedgerError, SettleEnd, Settlement};
 use trommel::ports::{Key, Update, Write};
@@ -188,6 +189,8 @@ fn what_would_break_a_promise_is_refused_though_the_holder_asks() {
             matches!(end, Err(LedgerError::Page(Refusal::Broken(_)))),
             "an outcome became {changed:?}: {end:?}"
         );
+        let told = end.map(|_| ()).expect_err("it was refused").to_string();
+        assert!(told.contains("S1") && told.contains("item 0"), "{told}");
     }
     let succeeded = Mark::Done(Outcome::Succeeded);
     let Ok(SettleEnd::Recorded(held)) = world.settle("me", held, &[failed, succeeded, succeeded])
@@ -203,6 +206,46 @@ fn what_would_break_a_promise_is_refused_though_the_holder_asks() {
     let beyond = ledger.reopen(&run, &held, Generation(1), vec![3]);
     assert!(world.scenario.block_on(beyond).is_err());
     assert_eq!(world.held(), held);
+}
+
+#[test]
+fn a_part_is_frozen_only_while_its_run_is_running() {
+    let world = World::new();
+    let (ledger, run) = (world.ledger("reader"), world.scenario.cluster.run());
+    let row = || {
+        let row = world.scenario.block_on(async { ledger.run(&run).await });
+        row.expect("the run has a row")
+    };
+    let freeze = || {
+        let cursor = row().cursor;
+        let part = Part {
+            number: cursor.parts,
+            items: 5,
+            place: Place::Numbers { first: 0 },
+        };
+        let behind = Cursor {
+            parts: cursor.parts + 1,
+            items: cursor.items + 5,
+            ..cursor
+        };
+        let frozen = ledger.freeze(&run, &part, &behind);
+        world.scenario.block_on(frozen)
+    };
+    let change = |event: RunEvent| {
+        let before = row();
+        let changed = ledger.change_run(&before, &event, None);
+        world.scenario.block_on(changed).expect("it may")
+    };
+    assert_eq!(freeze(), Ok(()));
+    let total = row().total;
+    change(RunEvent::Pause(Reason::Asked));
+    assert_eq!(freeze(), Err(LedgerError::Raced), "it is paused");
+    change(RunEvent::Resume(None));
+    assert_eq!(freeze(), Ok(()), "it goes on");
+    change(RunEvent::Stop);
+    // What was asked for before the end may arrive after it: result files have told the total.
+    assert_eq!(freeze(), Err(LedgerError::Raced), "it has ended");
+    assert_eq!(row().total, total + 5);
 }
 
 #[test]

@@ -10,6 +10,9 @@ use trommel_simulator::scenario::{Profile, Scenario, Tuning, Workload};
 /// What an unclear answer of the ledger costs: a second until it is given up, and one until it is asked again.
 const SECONDS_MORE_MAX: u64 = 3;
 
+/// What is throttled is asked again at once; the end is looked for once a second.
+const THROTTLED_SECONDS_MAX: u64 = 1;
+
 /// What is found by sweeps only, two of them at most: a hint that was lost, a page that nobody was told of.
 const UNTIL_SWEPT_SECONDS: u64 = 12;
 
@@ -81,9 +84,16 @@ fn too_dear(calm: &Outcome, lost: &Outcome) -> Option<String> {
     // A router that does not know whether its pages are told of leaves the hints to a sweep.
     let of_shard = point.entity.contains("shard#");
     let seconds = match of_ledger && !of_shard {
+        true if *kind == Kind::Throttled => THROTTLED_SECONDS_MAX,
         true => SECONDS_MORE_MAX,
         false => UNTIL_SWEPT_SECONDS,
     };
+    // Result files are compiled once the session is closed.
+    let compiles = point.entity.contains("run#") && point.operation == Operation::TableWrite;
+    if lost.sessions != calm.sessions && !compiles {
+        let (was, is) = (calm.sessions, lost.sessions);
+        return Some(format!("{kind:?} of {point}: {was} sessions became {is}"));
+    }
     let all = |outcome: &Outcome| outcome.calls.values().sum::<u64>();
     let work = |outcome: &Outcome| outcome.calls.get(&Operation::Call).copied();
     let late = lost.virtual_time > calm.virtual_time + Duration::from_secs(seconds);

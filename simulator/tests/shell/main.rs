@@ -8,4 +8,6 @@ mod hands;
 mod lost;
 mod oracle;
 mod refused;
+mod runs;
 mod scenario;
+mod selections;
