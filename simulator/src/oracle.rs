@@ -471,8 +471,8 @@ impl<'a> Oracle<'a> {
     }
 
     /// S11: an item fails with the retried class at most once more than its rule grants. What a dead
-    /// session had counted is forgotten with it, so each `loss` grants one more. In the container lane an
-    /// item begins anew.
+    /// session had counted is forgotten with it, so after each `loss` it begins anew, as it does in the
+    /// container lane.
     pub fn retries(&mut self, granted: u32, losses: u64) {
         let pages = self.pages().unwrap_or_default();
         let escalated: BTreeSet<ItemId> = pages
@@ -488,7 +488,7 @@ impl<'a> Oracle<'a> {
         }
         for ((item, generation), times) in flaky {
             let lanes = 1 + u64::from(escalated.contains(&item));
-            let most = lanes * (u64::from(granted) + 1) + losses;
+            let most = (lanes + losses) * (u64::from(granted) + 1);
             let broken = (times > most).then(|| {
                 format!("{item} failed {times} times in generation {generation}, {granted} retries are granted")
             });

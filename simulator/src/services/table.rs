@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use trommel::core::id::{Generation, ItemId};
 use trommel::core::time::Tick;
 use trommel::ports::table::{Change, QueryPage, TableProfile};
 use trommel::ports::{
@@ -42,6 +43,8 @@ pub struct TableModel {
     hot: Mutex<Tick>,
     /// Sessions that were marked dead: what they opened or beat late brings none of them back.
     dead: Mutex<BTreeSet<String>>,
+    /// Names of evidence that arrived late, perhaps over what an heir of its page knew better.
+    late_evidence: Mutex<BTreeSet<String>>,
     /// Generation and slot of the tally that was counted in last.
     slot: Mutex<Option<(String, String)>>,
     patience: Mutex<Patience>,
@@ -97,7 +100,7 @@ impl Request {
         match self {
             Self::Write(write) if changes_page(write) => write.hash(&mut hash),
             Self::Transact { token, writes } if !writes.iter().any(is_of_many) => {
-                token.hash(&mut hash)
+                token.hash(&mut hash);
             }
             Self::Write(_) | Self::Transact { .. } => return None,
         }
@@ -125,6 +128,7 @@ impl TableModel {
             cut: Mutex::default(),
             hot: Mutex::default(),
             dead: Mutex::default(),
+            late_evidence: Mutex::default(),
             slot: Mutex::default(),
             patience: Mutex::default(),
             batching: Mutex::default(),
@@ -177,6 +181,12 @@ impl TableModel {
         let key = Key::new(format!("session#{job}"), session);
         let row = rules.get(&key).ok().flatten();
         row.is_some_and(|row| row.text("status") == Some("live"))
+    }
+
+    /// Whether the last evidence of this item and generation may be that of a process that is no more.
+    pub(crate) fn has_late_evidence(&self, item: ItemId, generation: Generation) -> bool {
+        let name = format!("{}#{:02}#{:05}", item.page(), item.index, generation.0);
+        lock(&self.late_evidence).contains(&name)
     }
 
     /// Permits that a job's pool has lent, at this moment; none: that cannot be seen from here.
@@ -357,6 +367,9 @@ impl TableModel {
             let of_run = key.pk.starts_with("run#");
             let of_page = key.pk.starts_with("page#");
             let of_permits = key.pk.starts_with("permit#");
+            if is_late && key.pk.starts_with("failure#") {
+                lock(&self.late_evidence).insert(key.sk.clone());
+            }
             if key.pk.starts_with("shard#") && sets(&write.change, "low") {
                 let again = before.as_ref().is_some_and(|row| row.num("gen") > Some(0));
                 self.service.sometimes(match again {
@@ -405,9 +418,10 @@ impl TableModel {
 }
 
 /// Whether others ask for the same, or one does again: what is told again is quarantined by the same words, intakes
-/// open the same window, and a part is refused while its run is paused.
+/// open the same window, sweeps of several windows bury the same session, who leaves asks again once his permits are
+/// back, and a part is refused while its run is paused.
 fn is_of_many(write: &Write) -> bool {
-    let of_many = ["quarantine#", "window#", "part#"];
+    let of_many = ["quarantine#", "window#", "session#", "part#"];
     of_many.iter().any(|kind| write.key.pk.starts_with(kind))
 }
 
