@@ -156,6 +156,10 @@ impl Evidence<'_> {
         let key = (id, row.generation.0);
         let class = row.failure.class.to_string();
         let wrong = |why: &str| Some(format!("{id} is {outcome:?}, its evidence {row:?}: {why}"));
+        if workers_died && row.generation < one.held.page.generation {
+            // The same: this is from before the redrive.
+            return None;
+        }
         if row.outcome != outcome {
             return wrong("it is of another outcome");
         }

@@ -69,8 +69,8 @@ pub(crate) fn wrong(scenario: &Scenario, parts: &[Part], pages: &[Held]) -> Opti
         },
         ..load
     };
-    // One that a slow listing fills is closed when it is old.
-    let by_time = workload.listed_at_once > 0 && !workload.lines;
+    // One that a slow listing fills is closed when it is old; one that seemed the last is not, if an object comes back.
+    let by_time = workload.listed_at_once > 0 && !workload.lines || scenario.changes_input();
     for part in parts {
         let holds = load(u64::from(part.items), each);
         let is_last = part.number as usize + 1 == parts.len();
