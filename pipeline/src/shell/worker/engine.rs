@@ -30,6 +30,9 @@ const HELD_PAGES_MAX: usize = 256;
 /// The engine holds work for about this long ahead, so that leasing and settling overlap with calls.
 const AHEAD: Duration = Duration::from_millis(100);
 
+/// It does not look ahead while the items that it holds take more room than this: large ones come fast enough.
+const HELD_BYTES_MAX: usize = 4 << 20;
+
 /// Events taken from the inbox at a time.
 const EVENTS_AT_ONCE: usize = 1024;
 
@@ -71,6 +74,8 @@ struct Slot {
     work: Work,
     held: Held,
     inputs: Result<Vec<Arc<Input>>, Failure>,
+    /// Room that the inputs take.
+    input_bytes: usize,
     /// Being settled, noted or released: no second write at the same time.
     writing: bool,
     /// Since when there has been something to record.
@@ -84,6 +89,8 @@ pub(super) struct Engine {
     demand: Arc<Demand>,
     out: Out,
     slots: BTreeMap<u64, Slot>,
+    /// Room that the inputs of all slots take.
+    held_bytes: usize,
     next_slot: u64,
     /// Slots with calls to start, oldest first.
     ready: BTreeSet<u64>,
@@ -119,6 +126,7 @@ impl Engine {
             calls: Calls::new(out.clone()),
             out,
             slots: BTreeMap::new(),
+            held_bytes: 0,
             next_slot: 0,
             ready: BTreeSet::new(),
             news: BTreeSet::new(),
@@ -201,12 +209,16 @@ impl Engine {
         let rules = rules.clone();
         let id = self.next_slot;
         self.next_slot += 1;
+        let texts = inputs.iter().flatten();
+        let input_bytes = texts.map(|input| input.payload_bytes()).sum();
+        self.held_bytes += input_bytes;
         let slot = Slot {
             run,
             rules,
             work,
             held,
             inputs,
+            input_bytes,
             writing: false,
             news_since: None,
         };
@@ -662,7 +674,10 @@ impl Engine {
             .iter()
             .filter_map(|id| Some(self.slots.get(id)?.work.unstarted()))
             .sum();
-        let ahead = (self.rate.per_second * AHEAD.as_secs_f64()) as usize;
+        let ahead = match self.held_bytes <= HELD_BYTES_MAX {
+            true => (self.rate.per_second * AHEAD.as_secs_f64()) as usize,
+            false => 0,
+        };
         let target = (self.env.permits.granted() as usize).max(1) + ahead;
         let missing = target.saturating_sub(unstarted);
         let per_page = match self.lane {
@@ -700,6 +715,7 @@ impl Engine {
         let Some(slot) = self.slots.remove(&id) else {
             return;
         };
+        self.held_bytes -= slot.input_bytes;
         self.env.let_go(&slot.run.id, slot.held.page.id);
         if slot.held.page.is_suspect() {
             self.env.permits.give_up_alone();
