@@ -158,6 +158,10 @@ fn counts(snapshot: &Snapshot, width: usize) -> Vec<Vec<Piece>> {
         );
         lines.push(vec![plain(LABEL, "quarantined"), (Some(Tone::Warn), text)]);
     }
+    if let Some(age) = snapshot.oldest_message {
+        let text = format!("the oldest message may be {} old", clock(age));
+        lines.push(vec![plain(LABEL, "waiting"), (None, text)]);
+    }
     lines
 }
 

@@ -44,6 +44,13 @@ pub struct Snapshot {
     /// What was met in the ingest queue (event mode).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub intake: Option<IntakeCounts>,
+    /// How old the oldest message may be that waits in the ingest queue; none: it was empty (event mode).
+    #[serde(
+        rename = "oldestMessageSeconds",
+        serialize_with = "maybe_seconds",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub oldest_message: Option<Duration>,
     /// What it may have.
     #[serde(flatten, serialize_with = "tolerance")]
     pub tolerance: Tolerance,

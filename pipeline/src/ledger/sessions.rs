@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::core::id::{JobName, RunId, SessionId, WriteId};
 use crate::core::planted::{Bug, is_planted};
+use crate::core::time::Timestamp;
 use crate::ports::{Condition, Key, Query, Row, Update, Write};
 
 use super::error::{LedgerError, damaged};
@@ -58,6 +59,8 @@ pub struct SessionRow {
     pub running: BTreeMap<RunId, u64>,
     /// Who it is, for people: host and process.
     pub who: String,
+    /// It takes in events, and no message that waits was sent before this; none: the queue was empty.
+    pub oldest_message: Option<Timestamp>,
 }
 
 /// The job's permits.
@@ -68,6 +71,9 @@ pub struct Pool {
     /// Permits that sessions hold.
     pub lent: u32,
 }
+
+/// Where a row tells of the oldest message.
+const OLDEST: &str = "oldestMessage";
 
 /// Another session may take from the pool between the look and the taking.
 const RACES_MAX: u32 = 10;
@@ -110,7 +116,7 @@ impl Ledger {
         Err(unclear("a session's opening"))
     }
 
-    /// One beat: renews every lease of this session.
+    /// One beat: renews every lease of this session, and tells of what it takes in.
     ///
     /// # Errors
     /// [`LedgerError::Raced`] if the session was marked dead: its leases are no more.
@@ -118,6 +124,7 @@ impl Ledger {
         &self,
         job: &JobName,
         running: &BTreeMap<RunId, u64>,
+        oldest_message: Option<Timestamp>,
     ) -> Result<(), LedgerError> {
         let running: Vec<String> = running
             .iter()
@@ -126,6 +133,10 @@ impl Ledger {
         let mut updates = vec![
             Update::Add("beat".into(), 1),
             Update::Set("running".into(), running.join(" ").into()),
+            match oldest_message {
+                Some(sent) => Update::Set(OLDEST.into(), sent.0.into()),
+                None => Update::Remove(OLDEST.into()),
+            },
         ];
         if is_planted(Bug::BeatsCarryTheJob) {
             updates.push(Update::Set("job".into(), "x".repeat(256 * 1024).into()));
@@ -408,5 +419,6 @@ fn decode(key: &Key, id: &str, row: &Row) -> Result<SessionRow, LedgerError> {
             .unwrap_or(0),
         running,
         who: row.text("who").unwrap_or("").to_owned(),
+        oldest_message: row.num(OLDEST).map(Timestamp),
     })
 }

@@ -1,7 +1,7 @@
 //! What the loops of one session share: ledger, queues, permits, and the runs they know.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::core::lane::Lane;
 use crate::core::packing::Order;
 use crate::core::run::RunStatus;
 use crate::core::tally::CLASSES_MAX;
-use crate::core::time::Tick;
+use crate::core::time::{Tick, Timestamp};
 use crate::core::work::{Escalation, Rules};
 use crate::ledger::{Ledger, LedgerError, RunRow};
 use crate::ports::{Executor, Queue, Runtime};
@@ -276,6 +276,8 @@ pub struct Env {
     /// The lanes whose queue last answered with nothing; a session that does not work on a lane never knows.
     empty: Mutex<BTreeMap<Lane, bool>>,
     runs: Mutex<BTreeMap<RunId, RunHandle>>,
+    /// When the oldest message that was received last was sent, in milliseconds; [`NO_MESSAGE`]: the queue was empty.
+    oldest_message: AtomicI64,
     /// A run became known.
     pub opened: Notify,
     /// Something was learned of a run.
@@ -288,7 +290,29 @@ pub struct Env {
     touched: Mutex<VecDeque<RunId>>,
 }
 
+/// No message was received last.
+const NO_MESSAGE: i64 = i64::MAX;
+
 impl Env {
+    /// No message that waits was sent before this; none: the queue was empty at the last look, or events are not taken in.
+    pub fn oldest_message(&self) -> Option<Timestamp> {
+        let sent = self.oldest_message.load(Ordering::Relaxed);
+        (sent != NO_MESSAGE).then_some(Timestamp(sent))
+    }
+
+    /// Nothing is received for now: what comes meanwhile waits since now at the longest.
+    pub(crate) fn note_not_looking(&self) {
+        if self.oldest_message().is_none() {
+            self.note_oldest(Some(self.runtime.clock.now()));
+        }
+    }
+
+    /// Messages were received, or none.
+    pub(crate) fn note_oldest(&self, oldest: Option<Timestamp>) {
+        let sent = oldest.map_or(NO_MESSAGE, |sent| sent.0);
+        self.oldest_message.store(sent, Ordering::Relaxed);
+    }
+
     /// A session's environment.
     pub fn new(
         ledger: Ledger,
@@ -313,6 +337,7 @@ impl Env {
             opened: Notify::new(),
             heard: Arc::default(),
             runs: Mutex::default(),
+            oldest_message: AtomicI64::new(NO_MESSAGE),
             classes: Mutex::default(),
             held: Mutex::default(),
             touched: Mutex::default(),

@@ -25,7 +25,7 @@ pub(super) async fn beat(env: &Env) {
     loop {
         let begun = env.runtime.clock.tick();
         let running = running(env);
-        let beat = env.ledger.beat(&env.job, &running);
+        let beat = env.ledger.beat(&env.job, &running, env.oldest_message());
         let left = latest.saturating_sub(begun.since(last_good));
         match env.runtime.within(left, beat).await {
             Ok(Ok(())) => last_good = begun,

@@ -12,6 +12,7 @@ use crate::core::packing::{Order, pack};
 use crate::core::page::{Mark, PageStatus};
 use crate::core::part::Part;
 use crate::core::tally::Tallies;
+use crate::core::time::Timestamp;
 use crate::ledger::{FailureRow, Held, IntakeCounts, Ledger, LedgerError, RunRow, SessionStatus};
 
 use super::part_cache::Inputs;
@@ -34,6 +35,8 @@ pub struct RunReport {
     pub met: Option<IntakeCounts>,
     /// Sessions that live.
     pub sessions: usize,
+    /// Event mode: no message that waits was sent before this; none: the queue was empty.
+    pub oldest_message: Option<Timestamp>,
 }
 
 /// Counts a run: outcomes first, the total last, so that they add up at every moment.
@@ -42,10 +45,15 @@ pub async fn report(ledger: &Ledger, run: &RunId) -> Result<RunReport, LedgerErr
     let job = ledger.run(run).await?.job;
     let mut running = 0;
     let mut sessions = 0;
+    let mut oldest_message = None;
     for session in ledger.sessions(&job).await? {
         if session.status == SessionStatus::Live {
             sessions += 1;
             running += session.running.get(run).copied().unwrap_or(0);
+            oldest_message = oldest_message
+                .into_iter()
+                .chain(session.oldest_message)
+                .min();
         }
     }
     let row = ledger.run(run).await?;
@@ -58,6 +66,7 @@ pub async fn report(ledger: &Ledger, run: &RunId) -> Result<RunReport, LedgerErr
         tallies,
         met,
         sessions,
+        oldest_message,
     })
 }
 

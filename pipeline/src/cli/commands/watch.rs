@@ -13,7 +13,7 @@ use crate::cli::view::Snapshot;
 use crate::core::id::RunId;
 use crate::core::job::Job;
 use crate::core::run::RunStatus;
-use crate::core::time::Tick;
+use crate::core::time::{Tick, Timestamp};
 use crate::ledger::Ledger;
 use crate::ports::Clock;
 use crate::shell::report::{RunReport, report};
@@ -94,6 +94,9 @@ pub(super) fn snapshot(report: &RunReport, job: &Job, now_ms: i64, rates: &mut R
         total_is_final: row.total_final().is_some(),
         quarantined: report.met.map_or(0, |met| met.quarantined),
         intake: report.met,
+        oldest_message: report
+            .oldest_message
+            .map(|sent| Timestamp(now_ms).since(sent)),
         tolerance,
         failures,
         failures_max: tolerance.failures_max(row.total_final()),

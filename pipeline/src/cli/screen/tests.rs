@@ -26,6 +26,7 @@ fn running() -> Snapshot {
         elapsed: Duration::from_secs(252),
         item_counts: ItemCounts::new(12_000, settled, 240),
         total_is_final: true,
+        oldest_message: None,
         quarantined: 0,
         intake: None,
         tolerance,
@@ -70,6 +71,7 @@ fn failed() -> Snapshot {
         item_counts: ItemCounts::new(12_000, settled, 0),
         failures: 361,
         classes: (0..9).map(|n| (format!("Exit{n}"), 100 - n)).collect(),
+        oldest_message: None,
         quarantined: 4,
         ..running()
     }
@@ -99,6 +101,24 @@ fn the_block_is_reviewed_at_three_widths() {
         let blocks = snapshots.map(|snapshot| render(&snapshot, width, Color::Off));
         insta::assert_snapshot!(format!("block_{width}"), blocks.join("\n"));
     }
+}
+
+#[test]
+fn how_long_messages_have_waited_is_shown() {
+    let snapshot = Snapshot {
+        oldest_message: Some(Duration::from_secs(3 * 86_400 + 62)),
+        ..running()
+    };
+    let block = render(&snapshot, 80, Color::Off);
+    assert!(
+        block.contains("  waiting     the oldest message may be 3d 00:01:02 old\n"),
+        "{block}"
+    );
+    let json = crate::cli::view::json_line(&snapshot);
+    assert!(
+        json.contains(r#""oldestMessageSeconds":259262.0"#),
+        "{json}"
+    );
 }
 
 #[test]

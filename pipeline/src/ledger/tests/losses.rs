@@ -25,7 +25,7 @@ fn a_session_whose_announcement_was_lost_is_announced_again() {
         let sessions = finish(session.sessions(&job())).expect("nothing fails");
         assert_eq!(sessions.len(), 1, "after {fault:?}");
         assert_eq!(sessions[0].status, SessionStatus::Live);
-        finish(session.beat(&job(), &std::collections::BTreeMap::new())).expect("it lives");
+        finish(session.beat(&job(), &std::collections::BTreeMap::new(), None)).expect("it lives");
     }
 }
 

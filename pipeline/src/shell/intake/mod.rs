@@ -7,7 +7,7 @@ mod letters;
 mod taking;
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use crate::core::id::{RunId, SessionId};
 use crate::core::job::{EventsSpec, Job};
 use crate::core::mark::{IntakeId, Sequencer};
 use crate::core::planted::{Bug, is_planted};
-use crate::core::time::{Tick, Timestamp};
+use crate::core::time::Tick;
 use crate::ledger::{LedgerError, NewRun};
 use crate::ports::queue::Handle;
 use crate::ports::{Message, Objects, Queue, QueueError};
@@ -63,7 +63,6 @@ pub struct Ingest {
     active: Mutex<BTreeSet<IntakeId>>,
     opened: Mutex<BTreeSet<RunId>>,
     counted: Mutex<Option<(Tick, u64)>>,
-    oldest: AtomicI64,
 }
 
 /// What a caller of [`Ingest::new`] knows.
@@ -108,15 +107,7 @@ impl Ingest {
             active: Mutex::default(),
             opened: Mutex::default(),
             counted: Mutex::default(),
-            oldest: AtomicI64::new(i64::MAX),
         })
-    }
-
-    /// When the oldest message that was received last was sent; none: the queue was empty.
-    pub fn oldest_sent(&self) -> Option<Timestamp> {
-        Some(self.oldest.load(Ordering::Relaxed))
-            .filter(|sent| *sent != i64::MAX)
-            .map(Timestamp)
     }
 
     /// A new intake of this session, under way until [`Ingest::done`].
@@ -143,6 +134,7 @@ impl Ingest {
 pub(super) async fn take_in(env: &Arc<Env>, ingest: &Ingest) {
     while !env.is_ending() {
         if is_full(env, ingest).await {
+            env.note_not_looking();
             env.pause(AGAIN_AFTER).await;
             continue;
         }
@@ -200,10 +192,7 @@ async fn pending(env: &Env) -> Result<u64, LedgerError> {
 /// Messages, as many as come within a second of the first.
 async fn gather(env: &Env, ingest: &Ingest) -> Result<Vec<Message>, QueueError> {
     let mut messages = receive(env, ingest, RECEIVE_WAIT).await?;
-    let oldest = messages.iter().map(|message| message.sent.0).min();
-    ingest
-        .oldest
-        .store(oldest.unwrap_or(i64::MAX), Ordering::Relaxed);
+    env.note_oldest(messages.iter().map(|message| message.sent).min());
     let due = env.runtime.clock.tick() + GATHER_MAX;
     while !messages.is_empty() && messages.len() < MESSAGES_MAX && !env.is_ending() {
         let left = due.since(env.runtime.clock.tick());
