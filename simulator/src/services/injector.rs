@@ -386,6 +386,9 @@ impl Injector {
     }
 }
 
+/// Objects are deleted seldom: so many times as often a fault strikes there, that each does in some thousands of seeds.
+const SELDOM_TIMES: u64 = 12;
+
 impl State {
     fn fault_at(&self, spot: Spot, dice: &mut Dice) -> Option<Kind> {
         if let Some((call, kind)) = self.crash_at
@@ -401,6 +404,10 @@ impl State {
             Faults::ByChance(rates) => {
                 for kind in spot.0.faults() {
                     let rate = u64::from(rates.get(kind).copied().unwrap_or(0));
+                    let rate = match spot.0 == Operation::ObjectsDelete {
+                        true => rate * SELDOM_TIMES,
+                        false => rate,
+                    };
                     match draw.checked_sub(rate) {
                         Some(rest) => draw = rest,
                         None => return Some(*kind),
