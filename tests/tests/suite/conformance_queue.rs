@@ -426,7 +426,7 @@ impl StateMachineTest for InTheModel {
             "calm, and it took {taken:?}"
         );
         for liberty in taken.keys() {
-            // Among doubled and late messages a former handle cannot always be told from the one that is good.
+            // What a fault lost after a former handle was used looks as if that handle had deleted it.
             let may_seem = *liberty == Liberty::FormerHandleDeletes;
             let own = liberty.is_of_the_model() || may_seem;
             assert!(own, "{liberty:?} is none of its own");
@@ -438,7 +438,7 @@ impl StateMachineTest for InTheModel {
 fn the_simulated_queue_takes_the_liberties_of_its_faults_and_no_others() {
     play::<InTheModel>(500);
     let taken = IN_THE_MODEL.all();
-    // That one may seem to be taken, and need not.
+    // A lost message may seem to be that one, or not: whether it does is chance.
     let told = |liberty: &Liberty| *liberty != Liberty::FormerHandleDeletes;
     for liberty in Liberty::ALL.into_iter().filter(told) {
         assert_eq!(
