@@ -158,9 +158,9 @@ impl QueueRules {
         latest.map(|(handle, _, _)| handle.clone()).collect()
     }
 
-    /// When all that is there can surely be received.
+    /// When all that may be there can surely be received.
     pub fn all_visible_from(&self) -> Tick {
-        let there = self.kept.iter().filter(|kept| kept.fate == Fate::There);
+        let there = self.kept.iter().filter(|kept| kept.fate != Fate::Gone);
         there.map(|kept| kept.surely_from).max().unwrap_or_default()
     }
 
@@ -471,6 +471,8 @@ mod tests {
         received(&mut rules, 1500, delivery("b", 2)).expect("allowed");
         let maybe = rules.saw_delete(&[Handle("a".to_owned())], &[]);
         assert_eq!(maybe, Ok(()));
+        let hidden_until = at(2500).ended;
+        assert_eq!(rules.all_visible_from(), hidden_until, "it may be there");
         let mut it_stays = rules.clone();
         received(&mut it_stays, 3000, delivery("c", 3)).expect("allowed");
         assert!(it_stays.taken().is_empty());

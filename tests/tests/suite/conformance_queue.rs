@@ -426,10 +426,7 @@ impl StateMachineTest for InTheModel {
             "calm, and it took {taken:?}"
         );
         for liberty in taken.keys() {
-            // What a fault lost after a former handle was used looks as if that handle had deleted it.
-            let may_seem = *liberty == Liberty::FormerHandleDeletes;
-            let own = liberty.is_of_the_model() || may_seem;
-            assert!(own, "{liberty:?} is none of its own");
+            assert!(liberty.is_of_the_model(), "{liberty:?} is none of its own");
         }
     }
 }
@@ -438,9 +435,7 @@ impl StateMachineTest for InTheModel {
 fn the_simulated_queue_takes_the_liberties_of_its_faults_and_no_others() {
     play::<InTheModel>(500);
     let taken = IN_THE_MODEL.all();
-    // A lost message may seem to be that one, or not: whether it does is chance.
-    let told = |liberty: &Liberty| *liberty != Liberty::FormerHandleDeletes;
-    for liberty in Liberty::ALL.into_iter().filter(told) {
+    for liberty in Liberty::ALL {
         assert_eq!(
             liberty.is_of_the_model(),
             taken.contains_key(&liberty),
