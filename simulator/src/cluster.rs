@@ -104,6 +104,8 @@ struct Inner {
     job: Arc<Job>,
     settings: Settings,
     stores: Stores,
+    /// The input, where it is simulated.
+    input: MemoryObjects,
     results: Arc<dyn Objects>,
     executors: Executors,
     table: Arc<TableModel>,
@@ -195,8 +197,12 @@ impl Cluster {
                 None => Arc::new(MemoryObjects::new()),
             }
         };
+        let input = MemoryObjects::new();
         let stores = Stores {
-            input: store(|ground| &ground.input),
+            input: match &ground {
+                Some(ground) => ground.input.clone(),
+                None => Arc::new(input.clone()),
+            },
             input_prefix: input_key(&job.input),
             scratch: store(|ground| &ground.scratch),
             scratch_prefix: b"scratch/".to_vec(),
@@ -207,6 +213,7 @@ impl Cluster {
             job: Arc::new(job),
             settings,
             stores,
+            input,
             results: store(|ground| &ground.results),
             executors,
             table,
@@ -278,7 +285,7 @@ impl Cluster {
     }
 
     /// What makes calls fail.
-    pub fn injector(&self) -> &Injector {
+    pub fn injector(&self) -> &Arc<Injector> {
         &self.inner.injector
     }
 
@@ -303,6 +310,11 @@ impl Cluster {
     /// Event mode: where notifications go.
     pub fn ingest(&self) -> &Arc<QueueModel> {
         &self.inner.ingest
+    }
+
+    /// From now on the simulated input keeps versions.
+    pub fn input_keeps_versions(&self) {
+        self.inner.input.keep_versions();
     }
 
     /// From now on objects of the scratch place do not grow, as on S3.

@@ -3,38 +3,42 @@
 //! The bucket's notifications come as S3's do: at least once, late, in no order, several in a message, in any of three
 //! envelopes, with junk among them. What was written is known here, so that nothing may be lost or taken twice.
 
+mod at_rest;
+mod listing;
+mod telling;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 use trommel::core::event::{Keys, store_key};
 use trommel::core::id::RunId;
-use trommel::core::item::Input;
+use trommel::core::item::Pin;
 use trommel::core::job::{Dedupe, EventsSpec, Missing};
 use trommel::core::mark::Sequencer;
-use trommel::core::outcome::Outcome;
-use trommel::core::page::Mark;
-use trommel::core::run::RunStatus;
-use trommel::core::time::Tick;
-use trommel::ports::queue::Outgoing;
-use trommel::shell::report::{RunReader, audit};
+use trommel::core::time::{Tick, Timestamp};
+
+pub use at_rest::at_rest;
 
 use crate::cluster::Cluster;
 use crate::entropy::Stream;
 use crate::exec::lock;
-use crate::halt::Halt;
-use crate::oracle::Oracle;
-use crate::probe::Probe;
 use crate::scenario::{Scenario, object};
 use crate::simulation::Simulation;
+use telling::Record;
 
 /// The bucket's name.
 pub const BUCKET: &str = "bucket";
 
 /// What keys begin with; others are written too, and are no work.
 const PREFIX: &str = "in/";
+
+/// What keys end with, in turn: spellings differ in these.
+const TAILS: [&str; 4] = ["", " +%.jpg", "/%41=\u{fc}", ""];
+
+/// A key of this length is no longer part of its mark's name as it is; S3 takes 1,024 bytes.
+const LONG_BYTES: usize = 1_010;
 
 /// How a bucket is used. Chances are of a million.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,6 +64,15 @@ pub struct EventMode {
     pub late: u32,
     /// With so many items pending, nothing is received.
     pub pending_max: u32,
+    /// A notification never comes; at the end a reconcile finds what it told.
+    #[serde(default)]
+    pub lost: u32,
+    /// Reconciles while all goes on.
+    #[serde(default)]
+    pub reconciles: u32,
+    /// The bucket keeps versions.
+    #[serde(default)]
+    pub versions: bool,
 }
 
 impl EventMode {
@@ -83,6 +96,9 @@ impl EventMode {
             doubled: some(400_000),
             late: some(300_000),
             pending_max: if chance.chance(200_000) { 5 } else { 100_000 },
+            lost: some(300_000),
+            reconciles: some(4),
+            versions: chance.chance(250_000),
         }
     }
 
@@ -123,7 +139,7 @@ enum Act {
 /// A state that an object had.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum State {
-    Written { etag: String },
+    Written { pin: Pin, at: Timestamp },
     Removed,
 }
 
@@ -131,6 +147,8 @@ enum State {
 struct Log {
     /// All states of each object, in order.
     states: BTreeMap<String, Vec<State>>,
+    /// The states, by their eTags, that no notification tells of.
+    untold: BTreeSet<Arc<str>>,
     junk: u64,
     done: bool,
 }
@@ -179,6 +197,7 @@ impl Bucket {
         acts.extend(some(self.mode.others, Act::PutOther));
         acts.extend(some(self.mode.junk, Act::Junk));
         acts.sort_unstable();
+        self.reconciles(sim, &chance);
         let this = self.clone();
         self.cluster.service().spawn("bucket", async move {
             this.live(&chance, acts).await;
@@ -193,7 +212,7 @@ impl Bucket {
 
     async fn live(&self, chance: &Stream, acts: Vec<(u64, Act)>) {
         let clock = self.cluster.service().runtime().clock;
-        let mut told: Vec<Value> = Vec::new();
+        let mut told: Vec<Record> = Vec::new();
         let mut number = 0x10_0000;
         for (at_ms, act) in acts {
             // Some of the next happens in the same moment.
@@ -214,25 +233,33 @@ impl Bucket {
     }
 
     /// Does it; answers what is to be told of it.
-    async fn act(&self, act: Act, number: u64) -> Option<Value> {
+    async fn act(&self, act: Act, number: u64) -> Option<Record> {
         let store = &self.cluster.stores().input;
         match act {
             Act::Put(of) => {
                 let bytes = if of < self.small { 10 } else { 1000 };
-                let key = format!("{PREFIX}{}", object(of));
-                Some(self.put(key, bytes, number, "ObjectCreated:Put").await)
+                Some(
+                    self.put(key(PREFIX, of), bytes, number, "ObjectCreated:Put")
+                        .await,
+                )
             }
             Act::PutOther(of) => {
-                let key = format!("elsewhere/{}", object(of));
+                let key = key("elsewhere/", of);
                 Some(self.put(key, 10, number, "ObjectCreated:Copy").await)
             }
             Act::Remove(of) => {
-                let key = format!("{PREFIX}{}", object(of));
+                let key = key(PREFIX, of);
                 let removed = store.delete(&store_key(BUCKET, key.as_bytes())).await;
                 removed.expect("memory removes all");
                 let states = &mut lock(&self.log).states;
                 states.entry(key.clone()).or_default().push(State::Removed);
-                Some(self.record("ObjectRemoved:Delete", &key, (None, None), number))
+                let mut record = self.record("ObjectRemoved:Delete", key, number);
+                if self.mode.versions {
+                    // The marker is a version too.
+                    record.name = "ObjectRemoved:DeleteMarkerCreated";
+                    record.version = Some(format!("d{number}").into());
+                }
+                Some(record)
             }
             Act::Junk(of) => {
                 let junk =
@@ -244,271 +271,49 @@ impl Bucket {
         }
     }
 
-    async fn put(&self, key: String, bytes: usize, number: u64, what: &str) -> Value {
+    async fn put(&self, key: String, bytes: usize, number: u64, name: &'static str) -> Record {
         let store = &self.cluster.stores().input;
         let stored_as = store_key(BUCKET, key.as_bytes());
         let stored = store.put(&stored_as, vec![0; bytes].into());
-        let etag = stored.await.expect("memory takes all").etag.to_string();
-        let record = self.record(what, &key, (Some(bytes), Some(&etag)), number);
+        let pin = stored.await.expect("memory takes all");
+        let record = Record {
+            bytes: Some(bytes),
+            etag: Some(pin.etag.clone()),
+            version: pin.version.clone(),
+            ..self.record(name, key.clone(), number)
+        };
+        let at = record.at;
         let states = &mut lock(&self.log).states;
-        states.entry(key).or_default().push(State::Written { etag });
+        states
+            .entry(key)
+            .or_default()
+            .push(State::Written { pin, at });
         record
     }
 
-    fn record(
-        &self,
-        what: &str,
-        key: &str,
-        (size, etag): (Option<usize>, Option<&str>),
-        number: u64,
-    ) -> Value {
-        let at = self.cluster.service().runtime().clock.now();
-        let mut object = json!({ "key": key });
-        if let (Some(size), Some(etag)) = (size, etag) {
-            object["size"] = json!(size);
-            object["eTag"] = json!(etag.trim_matches('"'));
+    fn record(&self, name: &'static str, key: String, number: u64) -> Record {
+        // The shorter of two is to be padded on its right.
+        let sequencer = || format!("{number:012X}").trim_end_matches('0').to_owned();
+        Record {
+            name,
+            key,
+            at: self.cluster.service().runtime().clock.now(),
+            bytes: None,
+            etag: None,
+            version: None,
+            sequencer: self.mode.sequencers.then(sequencer),
         }
-        if self.mode.sequencers {
-            // The shorter of two is to be padded on its right.
-            object["sequencer"] = json!(format!("{number:012X}").trim_end_matches('0'));
-        }
-        json!({
-            "eventVersion": "2.3",
-            "eventTime": at.rfc3339(),
-            "eventName": what,
-            "s3": { "bucket": { "name": BUCKET }, "object": object },
-        })
-    }
-
-    /// Sends what is to be told, as S3 does.
-    async fn tell(&self, chance: &Stream, records: &[Value]) {
-        if records.is_empty() {
-            return;
-        }
-        let direct = json!({ "Records": records }).to_string();
-        let body = match chance.below(8) {
-            0 => json!({ "Type": "Notification", "Message": direct }).to_string(),
-            1 if records.len() == 1 => bridged(&records[0]).to_string(),
-            _ => direct,
-        };
-        let times = 1 + u64::from(chance.chance(self.mode.doubled)) * (1 + chance.below(2));
-        let late = self.cluster.injector().lengths().late_max();
-        for _ in 0..times {
-            let longest = if chance.chance(self.mode.late) {
-                late
-            } else {
-                Duration::from_millis(800)
-            };
-            let delay = Duration::from_millis(chance.below(longest.as_millis() as u64 + 1));
-            self.deliver(body.clone(), delay).await;
-        }
-    }
-
-    async fn deliver(&self, body: String, delay: Duration) {
-        let sent = self
-            .cluster
-            .ingest()
-            .deliver(Outgoing { body, delay })
-            .await;
-        sent.expect("the queue takes all");
     }
 }
 
-/// The same event in EventBridge's shape.
-fn bridged(record: &Value) -> Value {
-    let object = &record["s3"]["object"];
-    let name = record["eventName"].as_str().unwrap_or_default();
-    let kind = if name.starts_with("ObjectCreated") {
-        "Object Created"
-    } else {
-        "Object Deleted"
-    };
-    let mut detail = json!({ "key": object["key"] });
-    for (theirs, ours) in [
-        ("size", "size"),
-        ("eTag", "etag"),
-        ("sequencer", "sequencer"),
-    ] {
-        if !object[theirs].is_null() {
-            detail[ours] = object[theirs].clone();
-        }
+/// The key of an object's number.
+fn key(prefix: &str, of: u64) -> String {
+    let tail = TAILS[(of % TAILS.len() as u64) as usize];
+    let mut key = format!("{prefix}{}{tail}", object(of));
+    if of % 16 == 15 {
+        key.push_str(&"~".repeat(LONG_BYTES - key.len()));
     }
-    json!({
-        "source": "aws.s3",
-        "detail-type": kind,
-        "time": record["eventTime"],
-        "detail": { "bucket": { "name": BUCKET }, "object": detail },
-    })
-}
-
-/// An item as some window has it.
-struct Taken {
-    run: RunId,
-    status: RunStatus,
-    mark: Mark,
-}
-
-/// What must hold once all is quiet: each event that was news is one item, and nothing else is.
-pub fn at_rest(oracle: &mut Oracle<'_>, sim: &Simulation, bucket: &Bucket) -> Result<(), Halt> {
-    let cluster = &bucket.cluster;
-    let looked = sim.block_on(async { look(cluster).await })?;
-    let Looked {
-        items,
-        problems,
-        quarantined,
-        windows,
-    } = match looked {
-        Ok(looked) => looked,
-        Err(problem) => {
-            oracle.note("S3", Some(problem));
-            return Ok(());
-        }
-    };
-    if windows > 1 {
-        sim.sometimes(Probe::Windows);
-    }
-    for problem in problems {
-        oracle.note("S3", Some(problem));
-    }
-    let log = lock(&bucket.log);
-    oracle.counted("S3", windows);
-    for ((key, etag), taken) in &items {
-        let known = log.states.get(key).is_some_and(|states| {
-            let is = |state: &State| matches!(state, State::Written { etag: written } if written == etag);
-            states.iter().any(is)
-        });
-        let runs: Vec<&RunId> = taken.iter().map(|taken| &taken.run).collect();
-        let broken = if !known || !key.starts_with(PREFIX) {
-            Some(format!(
-                "{key} in the state {etag} is an item, and nobody wrote it so"
-            ))
-        } else if taken.len() > 1 {
-            Some(format!(
-                "{key} in the state {etag} was taken {} times, in {runs:?}",
-                taken.len()
-            ))
-        } else {
-            None
-        };
-        oracle.note("S12", broken);
-    }
-    for (key, states) in log.states.iter().filter(|(key, _)| key.starts_with(PREFIX)) {
-        if states.len() > 1 {
-            sim.sometimes(Probe::Overwritten);
-        }
-        let Some(State::Written { etag }) = states.last() else {
-            sim.sometimes(Probe::Deleted);
-            continue;
-        };
-        let taken = items.get(&(key.clone(), etag.clone()));
-        let broken = match taken.and_then(|taken| taken.first()) {
-            None => Some(format!(
-                "{key} in its last state {etag} is in no window, and no message tells of it"
-            )),
-            Some(taken) => match taken.mark.outcome() {
-                Some(Outcome::Skipped) => {
-                    Some(format!("{key} in its last state {etag} was skipped"))
-                }
-                None if taken.status == RunStatus::Succeeded => Some(format!(
-                    "{key} is pending in {}, which succeeded",
-                    taken.run
-                )),
-                Some(_) | None => None,
-            },
-        };
-        oracle.note("S5", broken);
-    }
-    let broken = (quarantined != log.junk).then(|| {
-        format!(
-            "{} messages could not be read, {quarantined} are in quarantine",
-            log.junk
-        )
-    });
-    oracle.note("S5", broken);
-    Ok(())
-}
-
-struct Looked {
-    items: BTreeMap<(String, String), Vec<Taken>>,
-    problems: Vec<String>,
-    quarantined: u64,
-    windows: u64,
-}
-
-async fn look(cluster: &Cluster) -> Result<Looked, String> {
-    let ledger = cluster.ledger();
-    let mut looked = Looked {
-        items: BTreeMap::new(),
-        problems: Vec::new(),
-        quarantined: 0,
-        windows: 0,
-    };
-    let words = |error: &dyn std::fmt::Display| error.to_string();
-    for summary in ledger.runs().await.map_err(|error| words(&error))? {
-        looked.windows += 1;
-        let row = ledger
-            .run(&summary.id)
-            .await
-            .map_err(|error| words(&error))?;
-        let status = row.state.status;
-        let (_, met) = ledger
-            .total_and_met(&row)
-            .await
-            .map_err(|error| words(&error))?;
-        let kept = ledger
-            .quarantined(&row.job, usize::MAX)
-            .await
-            .map_err(|error| words(&error))?;
-        let counted = met.unwrap_or_default().quarantined;
-        let kept = kept.iter().filter(|(run, _)| *run == row.id).count();
-        if counted != kept as u64 {
-            looked.problems.push(format!(
-                "{}: {counted} quarantined by count, {kept} are there",
-                row.id
-            ));
-        }
-        looked.quarantined += counted;
-        let audit = audit(&ledger, &row.id)
-            .await
-            .map_err(|error| words(&error))?;
-        for problem in audit.problems {
-            looked.problems.push(format!("{}: {problem}", row.id));
-        }
-        let reader = RunReader {
-            ledger: ledger.clone(),
-            job: cluster.job().clone(),
-            stores: cluster.stores_of(&row.id),
-            row,
-        };
-        let mut next = 0;
-        loop {
-            let parts = reader.parts(next).await.map_err(|error| words(&error))?;
-            let Some(last) = parts.last() else { break };
-            next = last.number + 1;
-            for part in parts {
-                let view = reader.part(part).await.map_err(|error| words(&error))?;
-                if let Err(error) = &view.inputs {
-                    looked
-                        .problems
-                        .push(format!("{}: a part cannot be read: {error}", reader.row.id));
-                }
-                for item in reader.items(&view).await.map_err(|error| words(&error))? {
-                    let Some(Input::Object(object)) = item.input.as_deref() else {
-                        continue;
-                    };
-                    let name = String::from_utf8_lossy(&object.key).into_owned();
-                    let taken = Taken {
-                        run: reader.row.id.clone(),
-                        status,
-                        mark: item.mark,
-                    };
-                    let state = (name, object.pin.etag.to_string());
-                    looked.items.entry(state).or_default().push(taken);
-                }
-            }
-        }
-    }
-    Ok(looked)
+    key
 }
 
 /// The runs of windows that are not done with.

@@ -85,6 +85,10 @@ probes! {
     SettledInParts = "a page was settled in several writes",
     /// In event mode.
     Windows = "events came into more than one window",
+    /// In event mode.
+    Versions = "a bucket kept versions",
+    /// In event mode.
+    Reconciled = "a reconcile found what no event told",
     /// What lies below it is not read again.
     LowWaterRose = "a low water rose",
     /// Anew, from the beginning.

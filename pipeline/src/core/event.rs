@@ -28,11 +28,13 @@ pub enum EventKind {
     Restored,
     /// It was removed, or hidden by a delete marker.
     Removed,
+    /// A listing showed it, and nobody had taken it in: what `reconcile` sends.
+    Listed,
 }
 
 impl EventKind {
     /// All, for tables and tests.
-    pub const ALL: [Self; 3] = [Self::Created, Self::Restored, Self::Removed];
+    pub const ALL: [Self; 4] = [Self::Created, Self::Restored, Self::Removed, Self::Listed];
 
     /// As rows hold it.
     pub fn as_str(self) -> &'static str {
@@ -40,6 +42,7 @@ impl EventKind {
             Self::Created => "created",
             Self::Restored => "restored",
             Self::Removed => "removed",
+            Self::Listed => "listed",
         }
     }
 
@@ -93,4 +96,14 @@ impl ObjectEvent {
 /// `bucket/key`: bucket names hold no slash ("Bucket naming rules"), so that no two objects share one.
 pub fn store_key(bucket: &str, key: &[u8]) -> Vec<u8> {
     [bucket.as_bytes(), b"/", key].concat()
+}
+
+/// When a listed state counts as written. Listings have whole seconds, events milliseconds: at the end of its second
+/// a state is later than all that was written before it, and its own event, should it come after all, is not news.
+pub fn end_of_second(at: Timestamp) -> Timestamp {
+    Timestamp(
+        at.0.div_euclid(1000)
+            .saturating_mul(1000)
+            .saturating_add(999),
+    )
 }

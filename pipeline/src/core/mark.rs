@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::event::{EventKind, ObjectEvent};
+use super::planted::{Bug, is_planted};
 use super::time::Timestamp;
 
 /// Events of one key and millisecond that a mark remembers beside the last: more than a bucket can write.
@@ -129,6 +130,19 @@ impl Mark {
         if let Some(by) = self.holds(&event, sequencer) {
             return Compared::Same(by);
         }
+        self.ordered(event, sequencer)
+    }
+
+    /// Compares a state that a listing showed: it has no sequencer and stands at the end of its second, so that what
+    /// was taken is known by the state alone.
+    pub fn compare_listed(&self, listed: Taken) -> Compared {
+        match self.of_state(&listed.etag) {
+            Some(taken) if !is_planted(Bug::ListedAsNews) => Compared::Same(taken.by.clone()),
+            Some(_) | None => self.ordered(listed, Sequencer::Ignored),
+        }
+    }
+
+    fn ordered(&self, event: Taken, sequencer: Sequencer) -> Compared {
         match order(&event, &self.last, sequencer) {
             Ordering::Less => Compared::Late,
             Ordering::Greater => Compared::News(Self::first(event)),
@@ -150,10 +164,14 @@ impl Mark {
         if event.version.is_some() {
             return Some(&self.last);
         }
-        let mut all = std::iter::once(&self.last).chain(&self.twins);
-        let is_same = |taken: &&Taken| event.etag.as_ref() == Some(&taken.etag);
+        let same = event.etag.as_ref().and_then(|etag| self.of_state(etag));
         let is_later = self.last.at > event.at;
-        all.find(is_same).or_else(|| is_later.then_some(&self.last))
+        same.or_else(|| is_later.then_some(&self.last))
+    }
+
+    fn of_state(&self, etag: &str) -> Option<&Taken> {
+        let mut all = std::iter::once(&self.last).chain(&self.twins);
+        all.find(|taken| *taken.etag == *etag)
     }
 
     /// The mark of a version: whatever comes again is the same.
@@ -294,7 +312,7 @@ mod tests {
         let listed = |etag: &str, at: i64| ObjectEvent {
             bucket: "photos".into(),
             key: b"k".as_slice().into(),
-            kind: EventKind::Created,
+            kind: EventKind::Listed,
             size_bytes: Some(1),
             etag: Some(etag.into()),
             version: None,
@@ -312,6 +330,18 @@ mod tests {
             panic!("a twin is taken")
         };
         assert!(both.taken_of_listed(&listed("a", 5_999)).is_some());
+    }
+
+    #[test]
+    fn a_listed_state_that_was_taken_meanwhile_is_no_news() {
+        let mark = Mark::first(taken("A1", 5_300, "a"));
+        let listed = |etag: &str, at: i64| mark.compare_listed(taken("", at, etag));
+        assert_eq!(listed("a", 5_999), Compared::Same(claim("i5300a")));
+        assert_eq!(listed("z", 4_999), Compared::Late);
+        let news = Mark::first(taken("", 6_999, "b"));
+        assert_eq!(listed("b", 6_999), Compared::News(news.clone()));
+        let own_event = news.compare(taken("A2", 6_100, "b"), Sequencer::Trusted);
+        assert_eq!(own_event, Compared::Late, "the event comes after all");
     }
 
     proptest! {

@@ -93,6 +93,8 @@ pub enum Bug {
     MarksUnconditional,
     /// An event that came after a later one of its key is taken (E1).
     LateTaken,
+    /// What a listing showed is taken by its time, though its event was taken meanwhile (S12).
+    ListedAsNews,
     /// A mark of an intake that never became ready counts as taken in (E1).
     DuplicatesTrusted,
     /// What an intake marked is passed on while it may yet become ready (E1).
@@ -113,7 +115,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 51] = [
+    pub const ALL: [Self; 52] = [
         Self::UnfencedWrites,
         Self::LeaseKeepsEpoch,
         Self::PagesMadeTwice,
@@ -157,6 +159,7 @@ impl Bug {
         Self::BeatsCarryTheJob,
         Self::MarksUnconditional,
         Self::LateTaken,
+        Self::ListedAsNews,
         Self::DuplicatesTrusted,
         Self::IntakesNotVoided,
         Self::DeletedBeforeReady,
@@ -213,6 +216,7 @@ impl Bug {
             Self::BeatsCarryTheJob => "beats-carry-the-job",
             Self::MarksUnconditional => "marks-unconditional",
             Self::LateTaken => "late-taken",
+            Self::ListedAsNews => "listed-as-news",
             Self::DuplicatesTrusted => "duplicates-trusted",
             Self::IntakesNotVoided => "intakes-not-voided",
             Self::DeletedBeforeReady => "deleted-before-ready",

@@ -2,6 +2,7 @@
 //!
 //! A mark alone takes nothing in: what it points to may never become ready. That is [`super::intakes`]' word.
 
+use crate::core::event::EventKind;
 use crate::core::mark::{Claim, Compared, Mark, MarkOf, Sequencer, Taken};
 use crate::core::planted::{Bug, is_planted};
 use crate::core::time::Timestamp;
@@ -40,20 +41,20 @@ enum Tried {
 }
 
 impl Ledger {
-    /// Marks an event for the intake it names, or says why not.
+    /// Marks an event of this kind for the intake it names, or says why not.
     ///
     /// # Errors
     /// If the store does not answer it may be marked: repeat it, and it finds its own mark.
     pub async fn mark(
         &self,
         at: &MarkOf,
-        event: Taken,
+        (kind, event): (EventKind, Taken),
         sequencer: Sequencer,
         expires: Timestamp,
     ) -> Result<Marked, LedgerError> {
         let mut seen = None;
         for _ in 0..RACES_MAX {
-            let next = match next_mark(at, &event, seen.as_ref(), sequencer) {
+            let next = match next_mark(at, (kind, &event), seen.as_ref(), sequencer) {
                 Ok(next) => next,
                 Err(done) => return Ok(done),
             };
@@ -142,16 +143,19 @@ impl Ledger {
 /// The mark to write, or what there is to say without writing one.
 fn next_mark(
     at: &MarkOf,
-    event: &Taken,
+    (kind, event): (EventKind, &Taken),
     seen: Option<&Seen>,
     sequencer: Sequencer,
 ) -> Result<Mark, Marked> {
     let Some(seen) = seen else {
         return Ok(Mark::first(event.clone()));
     };
-    let compared = match at.version {
-        Some(_) => seen.mark.compare_version(),
-        None => seen.mark.compare(event.clone(), sequencer),
+    let compared = match (&at.version, kind) {
+        (Some(_), _) => seen.mark.compare_version(),
+        (None, EventKind::Listed) => seen.mark.compare_listed(event.clone()),
+        (None, EventKind::Created | EventKind::Restored | EventKind::Removed) => {
+            seen.mark.compare(event.clone(), sequencer)
+        }
     };
     match compared {
         Compared::News(next) => Ok(next),

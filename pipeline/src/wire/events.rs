@@ -14,6 +14,9 @@ use crate::core::time::Timestamp;
 /// SNS wraps once, and EventBridge may send through SNS: more layers are no notification.
 const LAYERS_MAX: u32 = 3;
 
+/// The name of what a listing showed. S3 sends none such; `reconcile` does.
+const LISTED: &str = "ObjectListed:Reconcile";
+
 /// What a message holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notification {
@@ -41,6 +44,7 @@ pub fn encode(event: &ObjectEvent, keys: Keys) -> String {
         EventKind::Created => "ObjectCreated:Put",
         EventKind::Restored => "ObjectRestore:Completed",
         EventKind::Removed => "ObjectRemoved:Delete",
+        EventKind::Listed => LISTED,
     };
     let mut object = serde_json::json!({ "key": key });
     let etag = event.etag.as_deref().map(|etag| etag.trim_matches('"'));
@@ -180,6 +184,7 @@ fn record_kind(name: &str) -> Option<EventKind> {
         // `Post` is the wish to restore, `Completed` that it can be read.
         "ObjectRestore" if name.ends_with(":Completed") => Some(EventKind::Restored),
         "ObjectRemoved" => Some(EventKind::Removed),
+        _ if name == LISTED => Some(EventKind::Listed),
         _ => None,
     }
 }
@@ -283,6 +288,11 @@ mod tests {
     fn what_is_written_reads_back_in_each_spelling() {
         for keys in [Keys::Aws, Keys::Form, Keys::Plain] {
             let mut event = only(DIRECT, Keys::Aws);
+            for kind in EventKind::ALL {
+                event.kind = kind;
+                assert_eq!(only(&encode(&event, keys), keys).kind, kind);
+            }
+            event.kind = EventKind::Created;
             assert_eq!(only(&encode(&event, keys), keys), event);
             event.version = None;
             event.sequencer = None;

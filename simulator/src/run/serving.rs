@@ -23,6 +23,10 @@ impl Stage<'_> {
         crash_at: Option<(u64, Kind)>,
     ) -> Result<(), Halt> {
         self.set_clocks();
+        if mode.versions {
+            self.sim.sometimes(Probe::Versions);
+            self.cluster.input_keeps_versions();
+        }
         self.cluster.set_behaviour(self.scenario.handler);
         let bucket = Bucket::new(self.cluster, self.scenario, mode);
         self.cluster.injector().crash_at(crash_at);
@@ -33,6 +37,9 @@ impl Stage<'_> {
         self.chaos()?;
         self.heal();
         if !self.windows_close(oracle, &bucket)? {
+            return Ok(());
+        }
+        if !self.reconcile(oracle, mode, &bucket)? {
             return Ok(());
         }
         if self.scenario.redrives > 0 {
@@ -79,6 +86,36 @@ impl Stage<'_> {
             }
             self.look()?;
         }
+    }
+
+    /// S5: a reconcile finds what no notification told, and only that, and then nothing any more.
+    fn reconcile(
+        &mut self,
+        oracle: &mut Oracle<'_>,
+        mode: EventMode,
+        bucket: &Bucket,
+    ) -> Result<bool, Halt> {
+        self.sim.run_for(bucket.left_alone())?;
+        let operator = self.sim.node("operator");
+        let found = self.sim.block_on(bucket.reconcile(&operator))?;
+        let found = found.unwrap_or_default();
+        let broken = (mode.lost == 0 && found > 0)
+            .then(|| format!("all was told and taken in, and a reconcile finds {found} missing"));
+        oracle.note("S5", broken);
+        if found == 0 {
+            return Ok(true);
+        }
+        self.sim.sometimes(Probe::Reconciled);
+        if !self.windows_close(oracle, bucket)? {
+            return Ok(false);
+        }
+        let again = self.sim.block_on(bucket.reconcile(&operator))?;
+        let again = again.unwrap_or_default();
+        let broken = (again > 0).then(|| {
+            format!("a reconcile had {found} objects taken in, and another finds {again} missing")
+        });
+        oracle.note("S5", broken);
+        Ok(true)
     }
 
     pub(super) fn resume_windows(&mut self) -> Result<(), Halt> {
@@ -185,16 +222,16 @@ impl Stage<'_> {
         })
     }
 
-    /// Everybody is asked to leave, and does.
+    /// Everybody is asked to leave, and does; who was on his way back is asked when he is there.
     fn leave(&mut self) -> Result<(), Halt> {
         self.leaving.clear();
-        for process in self.cluster.processes() {
-            if !process.is_over() {
-                process.drain();
-            }
-        }
         let latest = self.sim.now() + Duration::from_mins(5);
         while !self.all_over() && self.sim.now() < latest {
+            for process in self.cluster.processes() {
+                if !process.is_over() {
+                    process.drain();
+                }
+            }
             self.sim.run_for(Duration::from_secs(1))?;
         }
         Ok(())

@@ -9,7 +9,7 @@ use aws_sdk_s3::types::{BucketVersioningStatus, EncodingType};
 
 use super::classify::Fault;
 use super::config::Clients;
-use crate::core::event::{EventKind, ObjectEvent};
+use crate::core::event::{self, EventKind, ObjectEvent};
 use crate::core::form::decoded;
 use crate::core::time::Timestamp;
 use crate::ports::ObjectsError;
@@ -176,7 +176,7 @@ impl Walk {
         ObjectEvent {
             bucket: self.bucket.clone(),
             key: listed.key.into(),
-            kind: EventKind::Created,
+            kind: EventKind::Listed,
             size_bytes: listed.size.and_then(|size| u64::try_from(size).ok()),
             etag: listed.etag.map(Into::into),
             version: listed
@@ -209,10 +209,8 @@ fn key(spelled: Option<String>, encoded: bool) -> Vec<u8> {
     }
 }
 
-/// Listings have whole seconds, events milliseconds: at the end of its second a state is later than all that was
-/// written before it, and its own event, should it come after all, is not news.
 fn end_of_second(at: &DateTime) -> Timestamp {
-    Timestamp(at.secs().saturating_mul(1000).saturating_add(999))
+    event::end_of_second(Timestamp(at.secs().saturating_mul(1000)))
 }
 
 fn failed(bucket: &str, fault: Fault) -> ObjectsError {

@@ -24,9 +24,14 @@ struct Stored {
     write: u64,
 }
 
+/// By key and write.
+type Versions = BTreeMap<(Arc<[u8]>, u64), Stored>;
+
 #[derive(Default)]
 struct State {
     objects: BTreeMap<Arc<[u8]>, Stored>,
+    /// What was replaced or deleted; none where no versions are kept.
+    versions: Option<Versions>,
     /// How many writes there were.
     writes: u64,
 }
@@ -45,11 +50,12 @@ impl fmt::Debug for MemoryObjects {
     }
 }
 
-fn pin_of(write: u64) -> Pin {
-    Pin {
-        etag: format!("\"w{write}\"").into(),
-        version: None,
-    }
+fn etag(write: u64) -> Arc<str> {
+    format!("\"w{write}\"").into()
+}
+
+fn version(write: u64) -> Arc<str> {
+    format!("v{write}").into()
 }
 
 fn named(key: &[u8]) -> String {
@@ -57,15 +63,6 @@ fn named(key: &[u8]) -> String {
 }
 
 impl Stored {
-    fn object(&self, key: &Arc<[u8]>) -> Object {
-        Object {
-            bucket: None,
-            key: key.clone(),
-            size_bytes: self.size_bytes,
-            pin: pin_of(self.write),
-        }
-    }
-
     fn range(&self, start: u64, end: Option<u64>) -> Bytes {
         let clip = |at: u64| usize::try_from(at.min(self.size_bytes)).unwrap_or(usize::MAX);
         let end = clip(end.unwrap_or(u64::MAX));
@@ -93,8 +90,41 @@ impl State {
             chunks,
             write: self.writes,
         };
-        self.objects.insert(key.into(), stored);
-        pin_of(self.writes)
+        let replaced = self.objects.insert(key.into(), stored);
+        self.keep(key, replaced);
+        self.pin(self.writes)
+    }
+
+    /// Keeps what was replaced or deleted, where versions are kept.
+    fn keep(&mut self, key: &[u8], former: Option<Stored>) {
+        if let (Some(versions), Some(former)) = (&mut self.versions, former) {
+            versions.insert((key.into(), former.write), former);
+        }
+    }
+
+    fn pin(&self, write: u64) -> Pin {
+        Pin {
+            etag: etag(write),
+            version: self.versions.is_some().then(|| version(write)),
+        }
+    }
+
+    fn object(&self, key: &Arc<[u8]>, stored: &Stored) -> Object {
+        Object {
+            bucket: None,
+            key: key.clone(),
+            size_bytes: stored.size_bytes,
+            pin: self.pin(stored.write),
+        }
+    }
+
+    /// A version that was replaced or deleted.
+    fn former(&self, key: &[u8], pin: &Pin) -> Option<&Stored> {
+        let wanted = pin.version.as_ref()?;
+        let kept = self.versions.as_ref()?.range((key.into(), 0)..);
+        let mut of_key = kept.take_while(|((of, _), _)| **of == *key);
+        let (_, stored) = of_key.find(|((_, write), _)| version(*write) == *wanted)?;
+        Some(stored)
     }
 }
 
@@ -102,6 +132,12 @@ impl MemoryObjects {
     /// An empty store.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// From now on each object's versions are kept, and each is read by the pin that names it, as in a bucket with
+    /// versioning.
+    pub fn keep_versions(&self) {
+        lock(&self.state).versions.get_or_insert_default();
     }
 }
 
@@ -133,7 +169,7 @@ impl Objects for MemoryObjects {
         let objects = found
             .by_ref()
             .take(limit)
-            .map(|(key, stored)| stored.object(key))
+            .map(|(key, stored)| state.object(key, stored))
             .collect();
         Ok(Listing {
             objects,
@@ -145,7 +181,7 @@ impl Objects for MemoryObjects {
         let state = lock(&self.state);
         let found = state.objects.get_key_value(key);
         found
-            .map(|(key, stored)| stored.object(key))
+            .map(|(key, stored)| state.object(key, stored))
             .ok_or_else(|| ObjectsError::NotFound(named(key)))
     }
 
@@ -157,12 +193,15 @@ impl Objects for MemoryObjects {
         pin: Option<&Pin>,
     ) -> Result<Reader, ObjectsError> {
         let state = lock(&self.state);
-        let Some(stored) = state.objects.get(key) else {
-            return Err(ObjectsError::NotFound(named(key)));
+        let current = state.objects.get(key);
+        let is_it = |stored: &&Stored| pin.is_none_or(|pin| *pin == state.pin(stored.write));
+        let former = || state.former(key, pin?);
+        let Some(stored) = current.filter(is_it).or_else(former) else {
+            return Err(match current {
+                Some(_) => ObjectsError::Changed(named(key)),
+                None => ObjectsError::NotFound(named(key)),
+            });
         };
-        if pin.is_some_and(|pin| *pin != pin_of(stored.write)) {
-            return Err(ObjectsError::Changed(named(key)));
-        }
         Ok(Box::pin(Cursor::new(stored.range(start, end))))
     }
 
@@ -199,7 +238,9 @@ impl Objects for MemoryObjects {
     }
 
     async fn delete(&self, key: &[u8]) -> Result<(), ObjectsError> {
-        lock(&self.state).objects.remove(key);
+        let mut state = lock(&self.state);
+        let deleted = state.objects.remove(key);
+        state.keep(key, deleted);
         Ok(())
     }
 
@@ -227,5 +268,30 @@ impl Upload for MemoryUpload {
 
     async fn abort(self: Box<Self>) -> Result<(), ObjectsError> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_version_is_read_by_its_pin_whatever_came_after_it() {
+        let store = MemoryObjects::new();
+        store.keep_versions();
+        let first = store.put(b"k", "one".into()).await.expect("it takes all");
+        let second = store.put(b"k", "three".into()).await.expect("it takes all");
+        store.delete(b"k").await.expect("it deletes all");
+        for (pin, text) in [(first, "one"), (second, "three")] {
+            let mut read = String::new();
+            let reader = store.get(b"k", 0, None, Some(&pin)).await;
+            let mut reader = reader.expect("the version is there");
+            tokio::io::AsyncReadExt::read_to_string(&mut reader, &mut read)
+                .await
+                .expect("memory is read");
+            assert_eq!(read, text);
+        }
+        let gone = store.get(b"k", 0, None, None).await;
+        assert!(matches!(gone, Err(ObjectsError::NotFound(_))));
     }
 }

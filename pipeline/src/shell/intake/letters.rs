@@ -1,6 +1,6 @@
 //! Messages opened: which events each tells of, and what is to be done about them.
 
-use crate::core::event::{EventKind, ObjectEvent};
+use crate::core::event::ObjectEvent;
 use crate::core::time::Timestamp;
 use crate::ledger::{IntakeCounts, QUARANTINED_BYTES_MAX, Quarantined};
 use crate::ports::Message;
@@ -52,13 +52,10 @@ impl Letters {
         let is_folder = event.size_bytes == Some(0) && event.key.ends_with(b"/");
         let is_work =
             event.key.starts_with(ingest.events.prefix.as_bytes()) && !is_own && !is_folder;
-        match event.kind {
-            EventKind::Created | EventKind::Restored | EventKind::Removed if is_work => {
-                self.events.push((index, event));
-            }
-            EventKind::Created | EventKind::Restored | EventKind::Removed => {
-                self.counts.ignored += 1;
-            }
+        if is_work {
+            self.events.push((index, event));
+        } else {
+            self.counts.ignored += 1;
         }
     }
 }

@@ -354,18 +354,22 @@ async fn mark(
 ) -> Result<Fate, TakeError> {
     let expires = expires(env);
     for _ in 0..LOOKS_MAX {
-        let event = Taken::of(&candidate.event, claim);
+        let event = (candidate.event.kind, Taken::of(&candidate.event, claim));
         let marked = env
             .ledger
             .mark(at, event, ingest.sequencer, expires)
             .await?;
         let held = match (marked, candidate.event.kind) {
             (Marked::Won, EventKind::Removed) => return Ok(Fate::Removed),
-            (Marked::Won, EventKind::Created | EventKind::Restored) => return Ok(Fate::Take),
+            (Marked::Won, EventKind::Created | EventKind::Restored | EventKind::Listed) => {
+                return Ok(Fate::Take);
+            }
             (Marked::Late, _) => return Ok(Fate::Superseded),
             // Nothing has to become ready for a removal to be known.
             (Marked::Held(_), EventKind::Removed) => return Ok(Fate::Duplicate),
-            (Marked::Held(held), EventKind::Created | EventKind::Restored) => held,
+            (Marked::Held(held), EventKind::Created | EventKind::Restored | EventKind::Listed) => {
+                held
+            }
         };
         // The same event twice in one intake: both become ready, or none.
         if held.intake == claim.intake || is_planted(Bug::DuplicatesTrusted) {
