@@ -4,7 +4,8 @@
 
 use std::collections::BTreeMap;
 
-use trommel::ports::Row;
+use trommel::ports::table::Change;
+use trommel::ports::{Row, Update};
 
 /// Rows that a generation's counts lie in, at most: a look reads them all.
 const TALLY_SLOTS: u32 = 16;
@@ -138,11 +139,20 @@ fn of_death(before: &Row, after: &Row) -> Option<String> {
     (!as_charged || !one_more).then(|| format!("was taken over: {before:?} became {after:?}"))
 }
 
-/// What is wrong with the name of a tally's row: `00000#03`.
-pub(super) fn of_tally(name: &str) -> Option<String> {
+/// What is wrong with the name of a tally's row, such as `00000#03`, or with what is added there.
+pub(super) fn of_tally(name: &str, change: &Change) -> Option<String> {
     let slot = name.split_once('#').and_then(|(_, slot)| slot.parse().ok());
     let is_there = slot.is_some_and(|slot: u32| slot < TALLY_SLOTS);
-    (!is_there).then(|| format!("L7: a tally lies at {name}, which every judge would have to read"))
+    if !is_there {
+        return Some(format!(
+            "L7: a tally lies at {name}, which every judge would have to read"
+        ));
+    }
+    let adds = |update: &Update| matches!(update, Update::Add(_, number) if *number > 0);
+    let Change::Update(updates) = change else {
+        return Some(format!("S3: the tally {name} is written, not added to"));
+    };
+    (!updates.iter().any(adds)).then(|| format!("L7: nothing is added to the tally {name}"))
 }
 
 /// What a run's write broke.

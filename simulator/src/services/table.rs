@@ -378,7 +378,7 @@ impl TableModel {
                 });
             }
             if key.pk.starts_with("tally#") {
-                self.note(promises::of_tally(&key.sk));
+                self.note(promises::of_tally(&key.sk, &write.change));
                 let (generation, slot) = key.sk.split_once('#').unwrap_or_default();
                 let former = lock(&self.slot).replace((generation.to_owned(), slot.to_owned()));
                 if former.is_some_and(|(of, other)| of == generation && other != slot) {

@@ -2,6 +2,7 @@
 //!
 //! Searches over many seeds are `trommel-sim run`'s.
 
+mod books;
 mod crashes;
 mod fences;
 mod hands;

@@ -1,0 +1,219 @@
+//! The ledger's book-keeping, by hand: what is made is made once, what is known is not asked for again, and nothing is
+//! written that says nothing.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use trommel::core::event::EventKind;
+use trommel::core::id::{Generation, PageId, RunId, SessionId};
+use trommel::core::lane::Lane;
+use trommel::core::mark::{Claim, IntakeId, MarkOf, Sequencer, Taken};
+use trommel::core::outcome::Outcome;
+use trommel::core::packing::Packed;
+use trommel::core::page::{ItemState, Mark};
+use trommel::core::part::Stretch;
+use trommel::core::run::{BreachStops, Limits};
+use trommel::core::time::Timestamp;
+use trommel::core::tolerance::Tolerance;
+use trommel::ledger::{Held, Ledger, LedgerError, Marked, NewRun, SettleEnd, Settlement};
+use trommel::ports::TableError;
+use trommel_simulator::point::{Kind, Operation};
+
+use crate::scenario::{SHARED, Scenario, job};
+
+const NOW: Timestamp = Timestamp(1_767_225_600_000);
+
+/// The ledger as one session writes it, by a way that has faults.
+fn ledger(scenario: &Scenario, session: &str) -> Ledger {
+    let node = scenario.sim.node(session);
+    let table = Arc::new(scenario.cluster.table().link(&node));
+    Ledger::new(table, node.runtime(), SessionId::new(session))
+}
+
+fn transactions(scenario: &Scenario) -> u64 {
+    let calls = scenario.cluster.injector().calls_by_operation();
+    calls.get(&Operation::TableTransact).copied().unwrap_or(0)
+}
+
+fn new_run(name: &str, created: Timestamp) -> NewRun {
+    NewRun {
+        id: RunId::new(name),
+        job: job(1, 0).name,
+        job_text: String::new(),
+        job_file: "job.toml".to_owned(),
+        base: String::new(),
+        options: String::new(),
+        limits: Limits {
+            tolerance: Tolerance::default(),
+            breach_stops: BreachStops::AtOnce,
+        },
+        created,
+    }
+}
+
+#[test]
+fn a_run_whose_making_is_not_answered_is_made_once_and_its_name_is_taken() {
+    for lost in [Kind::ReplyLost, Kind::RequestLost] {
+        let scenario = Scenario::new(1, job(1, 0));
+        let ledger = ledger(&scenario, "starter");
+        let first = scenario.cluster.injector().calls() + 1;
+        scenario.cluster.injector().crash_at(Some((first, lost)));
+        let new = new_run("a", NOW);
+        assert_eq!(
+            scenario.block_on(async { ledger.create_run(&new).await }),
+            Ok(()),
+            "{lost:?}"
+        );
+        let row = scenario.block_on(async { ledger.run(&new.id).await });
+        assert_eq!(row.expect("it is there").created, NOW);
+        let begun = scenario.sim.now();
+        let other = new_run("a", Timestamp(NOW.0 + 1));
+        let taken = scenario.block_on(async { ledger.create_run(&other).await });
+        let is_refused = |error: &LedgerError| {
+            matches!(
+                error,
+                LedgerError::Table(TableError::ConditionFailed { .. })
+            )
+        };
+        assert!(taken.as_ref().is_err_and(is_refused), "{taken:?}");
+        let took = scenario.sim.now().since(begun);
+        assert!(took.as_secs() < 2, "a clear answer is not asked for again");
+    }
+}
+
+#[test]
+fn a_router_begins_behind_the_parts_that_were_dispatched() {
+    let scenario = Scenario::with_objects(1, job(1, 0), 1, 0);
+    let (ledger, run) = (ledger(&scenario, "router"), scenario.cluster.run());
+    let next = || scenario.block_on(async { ledger.next_part_to_route(&run).await });
+    assert_eq!(next(), Ok(0));
+    for part in 0..40 {
+        let dispatched = ledger.dispatched(&run, part);
+        assert_eq!(scenario.block_on(dispatched), Ok(()));
+        assert_eq!(next(), Ok(part + 1));
+    }
+    // A slower router records what it did long ago.
+    assert_eq!(scenario.block_on(ledger.dispatched(&run, 3)), Ok(()));
+    assert_eq!(next(), Ok(40));
+}
+
+/// So many pages of one item, each leased by this session.
+fn leased(scenario: &Scenario, ledger: &Ledger, count: u32) -> Vec<Held> {
+    let run = scenario.cluster.run();
+    let packed = |seq: u32| Packed {
+        id: PageId::new(0, seq),
+        lane: Lane::Function,
+        stretches: vec![Stretch {
+            first: seq,
+            items: 1,
+        }],
+    };
+    let pages: Vec<Packed> = (0..count).map(packed).collect();
+    scenario.block_on(async {
+        let made = ledger.create_pages(&run, &pages, Generation(0)).await;
+        made.expect("there are none");
+        let mut held = Vec::new();
+        for page in &pages {
+            held.push(ledger.lease(&run, page.id, NOW).await.expect("it is ready"));
+        }
+        held
+    })
+}
+
+fn success(held: Held) -> Settlement {
+    Settlement {
+        held,
+        items: vec![ItemState {
+            mark: Mark::Done(Outcome::Succeeded),
+            ..ItemState::default()
+        }],
+        outputs: None,
+        moved: Vec::new(),
+        classes: Vec::new(),
+    }
+}
+
+#[test]
+fn what_fits_into_one_transaction_goes_in_one() {
+    // One write is the tally's.
+    let fits = SHARED.transact_writes_max as u32 - 1;
+    for (pages, wanted) in [(fits, 1), (fits + 1, 2)] {
+        let scenario = Scenario::with_objects(1, job(1, 0), 1, 0);
+        let (ledger, run) = (ledger(&scenario, "me"), scenario.cluster.run());
+        let held = leased(&scenario, &ledger, pages);
+        let before = transactions(&scenario);
+        let group = held.into_iter().map(success).collect();
+        let ends = scenario.block_on(async { ledger.settle(&run, group).await });
+        let ends = ends.expect("all are mine");
+        let is_recorded = |end: &SettleEnd| matches!(end, SettleEnd::Recorded(_));
+        assert!(ends.iter().all(is_recorded));
+        assert_eq!(transactions(&scenario) - before, wanted, "{pages} pages");
+    }
+}
+
+#[test]
+fn of_a_group_only_the_page_that_somebody_else_took_is_lost() {
+    let scenario = Scenario::with_objects(1, job(1, 0), 1, 0);
+    let (mine, run) = (ledger(&scenario, "me"), scenario.cluster.run());
+    let held = leased(&scenario, &mine, 3);
+    let other = ledger(&scenario, "heir");
+    let dead = SessionId::new("me");
+    let taken = scenario.block_on(async { other.take_over(&run, &held[1], &dead).await });
+    taken.expect("its holder counts as dead");
+    let group = held.into_iter().map(success).collect();
+    let ends = scenario.block_on(async { mine.settle(&run, group).await });
+    let ends = ends.expect("the group goes again without it");
+    let recorded: Vec<bool> = ends
+        .iter()
+        .map(|end| matches!(end, SettleEnd::Recorded(_)))
+        .collect();
+    assert_eq!(recorded, [true, false, true]);
+    let tallies = scenario.block_on(async { mine.tallies(&run).await });
+    assert_eq!(tallies.expect("they are there").settled().succeeded, 2);
+}
+
+#[test]
+fn each_object_has_its_own_mark_however_long_its_names_are() {
+    let scenario = Scenario::new(1, job(1, 0));
+    let ledger = ledger(&scenario, "intake");
+    let long = |last: &str| "x".repeat(1023) + last;
+    let (a, b) = (long("a"), long("b"));
+    let at = |key: &[u8], version: Option<&str>| MarkOf {
+        bucket: "bucket".into(),
+        key: key.into(),
+        version: version.map(Into::into),
+    };
+    let places = [
+        at(b"k", None),
+        at(b"k", Some("v")),
+        at(b"k", Some(&a)),
+        at(b"k", Some(&b)),
+        at(a.as_bytes(), None),
+        at(b.as_bytes(), None),
+        at(b"\xff1", None),
+        at(b"\xff2", None),
+    ];
+    assert_eq!(BTreeSet::from(places.clone()).len(), places.len());
+    let claim = |index: usize, intake: &str| Claim {
+        intake: IntakeId::new(intake),
+        index: index as u32,
+    };
+    let mark = |index: usize, intake: &str| {
+        let event = Taken {
+            sequencer: None,
+            at: NOW,
+            etag: "e".into(),
+            by: claim(index, intake),
+        };
+        let event = (EventKind::Created, event);
+        let marked = ledger.mark(&places[index], event, Sequencer::Ignored, NOW);
+        scenario.block_on(marked)
+    };
+    for index in 0..places.len() {
+        assert_eq!(mark(index, "first"), Ok(Marked::Won), "{index}");
+    }
+    for index in 0..places.len() {
+        let held = Marked::Held(claim(index, "first"));
+        assert_eq!(mark(index, "second"), Ok(held), "{index}");
+    }
+}
