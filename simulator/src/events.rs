@@ -149,6 +149,8 @@ struct Log {
     states: BTreeMap<String, Vec<State>>,
     /// The states, by their eTags, that no notification tells of.
     untold: BTreeSet<Arc<str>>,
+    /// Records that were sent, each as often as it was.
+    sent: u64,
     junk: u64,
     done: bool,
 }
@@ -159,6 +161,8 @@ pub struct Bucket {
     cluster: Cluster,
     mode: EventMode,
     small: u64,
+    /// Nothing goes wrong but what events do.
+    is_calm: bool,
     log: Arc<Mutex<Log>>,
 }
 
@@ -169,6 +173,7 @@ impl Bucket {
             cluster: cluster.clone(),
             mode,
             small: scenario.workload.small,
+            is_calm: scenario.is_calm(),
             log: Arc::default(),
         }
     }

@@ -87,6 +87,8 @@ probes! {
     Windows = "events came into more than one window",
     /// In event mode.
     Versions = "a bucket kept versions",
+    /// In event mode, on a day without faults.
+    EachRecordMet = "each record that was sent was counted",
     /// In event mode.
     Reconciled = "a reconcile found what no event told",
     /// What lies below it is not read again.

@@ -208,7 +208,7 @@ impl Play<'_> {
             leaving: BTreeSet::new(),
             calm_max: match self.ground {
                 Some(_) => session * CALM_SESSIONS_AWAY + CALM_MORE_AWAY,
-                None => CALM_MAX,
+                None => CALM_MAX + session * deaths_max(scenario),
             },
         };
         let mut oracle = Oracle::new(&sim, &cluster, self.is_small());
@@ -274,6 +274,13 @@ impl Play<'_> {
             items,
         }
     }
+}
+
+/// Sessions that items end: each killer ends two before it fails, and there may be twice as many as chance has it.
+fn deaths_max(scenario: &Scenario) -> u32 {
+    let Workload { small, large, .. } = scenario.workload;
+    let killers = (small + large) * u64::from(scenario.handler.killers) / 1_000_000;
+    u32::try_from(4 * killers).unwrap_or(u32::MAX)
 }
 
 /// What a redrive meets.
@@ -584,10 +591,19 @@ impl Stage<'_> {
         while !self.all_over() && self.sim.now() < latest {
             if self.cluster.is_undriven() {
                 self.send_workers_home();
+            } else if self.may_have_missed_a_resume() && self.status()? == RunStatus::Running {
+                // A router alone would wait for ever for the worker that left.
+                self.start_all();
             }
             self.look()?;
         }
         Ok(())
+    }
+
+    /// Those who left while it was PAUSED did not see that it was resumed meanwhile, and one that was drained may have
+    /// left only now: their operator starts them again.
+    fn may_have_missed_a_resume(&self) -> bool {
+        self.sim.happened(Probe::Resumed) || self.sim.happened(Probe::Drained)
     }
 
     /// A worker waits for more until its operator sees that there is none.
@@ -615,13 +631,7 @@ impl Stage<'_> {
                     self.sim.sometimes(Probe::RestedPaused);
                     self.resume()?;
                 }
-                // Those who left while it was PAUSED did not see that it was resumed meanwhile, and one
-                // that was drained may have left only now: their operator starts them again.
-                RunStatus::Running
-                    if self.sim.happened(Probe::Resumed) || self.sim.happened(Probe::Drained) =>
-                {
-                    self.start_all();
-                }
+                RunStatus::Running if self.may_have_missed_a_resume() => self.start_all(),
                 RunStatus::Running
                 | RunStatus::Succeeded
                 | RunStatus::Failed

@@ -8,6 +8,7 @@ use trommel::core::item::{Input, Pin};
 use trommel::core::outcome::Outcome;
 use trommel::core::page::Mark;
 use trommel::core::run::RunStatus;
+use trommel::ledger::IntakeCounts;
 use trommel::shell::report::{RunReader, audit};
 
 use super::{Bucket, PREFIX, State};
@@ -32,7 +33,7 @@ pub fn at_rest(oracle: &mut Oracle<'_>, sim: &Simulation, bucket: &Bucket) -> Re
     let Looked {
         items,
         problems,
-        quarantined,
+        met,
         windows,
     } = match looked {
         Ok(looked) => looked,
@@ -100,13 +101,27 @@ pub fn at_rest(oracle: &mut Oracle<'_>, sim: &Simulation, bucket: &Bucket) -> Re
             oracle.note("S5", broken);
         }
     }
-    let broken = (quarantined != log.junk).then(|| {
-        format!(
-            "{} messages could not be read, {quarantined} are in quarantine",
-            log.junk
-        )
+    let broken = (met.quarantined != log.junk).then(|| {
+        let (junk, quarantined) = (log.junk, met.quarantined);
+        format!("{junk} messages could not be read, {quarantined} are in quarantine")
     });
     oracle.note("S5", broken);
+    // With faults what was met may not be counted. A message of which one record must wait is met again, whole.
+    if bucket.is_calm && cluster.injector().struck() == 0 {
+        sim.sometimes(Probe::EachRecordMet);
+        let fates = [
+            met.taken,
+            met.duplicates,
+            met.superseded,
+            met.removed,
+            met.ignored,
+        ];
+        let broken = (fates.iter().sum::<u64>() < log.sent).then(|| {
+            let sent = log.sent;
+            format!("{sent} records were sent, and these are their fates: {met:?}")
+        });
+        oracle.note("S3", broken);
+    }
     Ok(())
 }
 
@@ -126,7 +141,8 @@ fn work<'a>(states: &'a [State], untold: &BTreeSet<Arc<str>>) -> Vec<&'a Pin> {
 struct Looked {
     items: BTreeMap<(String, String), Vec<Taken>>,
     problems: Vec<String>,
-    quarantined: u64,
+    /// What all windows together met.
+    met: IntakeCounts,
     windows: u64,
 }
 
@@ -135,7 +151,7 @@ async fn look(cluster: &Cluster) -> Result<Looked, String> {
     let mut looked = Looked {
         items: BTreeMap::new(),
         problems: Vec::new(),
-        quarantined: 0,
+        met: IntakeCounts::default(),
         windows: 0,
     };
     let words = |error: &dyn std::fmt::Display| error.to_string();
@@ -154,7 +170,8 @@ async fn look(cluster: &Cluster) -> Result<Looked, String> {
             .quarantined(&row.job, usize::MAX)
             .await
             .map_err(|error| words(&error))?;
-        let counted = met.unwrap_or_default().quarantined;
+        let met = met.unwrap_or_default();
+        let counted = met.quarantined;
         let kept = kept.iter().filter(|(run, _)| *run == row.id).count();
         if counted != kept as u64 {
             looked.problems.push(format!(
@@ -162,7 +179,20 @@ async fn look(cluster: &Cluster) -> Result<Looked, String> {
                 row.id
             ));
         }
-        looked.quarantined += counted;
+        let IntakeCounts {
+            taken,
+            duplicates,
+            superseded,
+            removed,
+            ignored,
+            quarantined,
+        } = met;
+        looked.met.taken += taken;
+        looked.met.duplicates += duplicates;
+        looked.met.superseded += superseded;
+        looked.met.removed += removed;
+        looked.met.ignored += ignored;
+        looked.met.quarantined += quarantined;
         let audit = audit(&ledger, &row.id)
             .await
             .map_err(|error| words(&error))?;

@@ -67,6 +67,7 @@ impl Bucket {
         let missing = finder.missing(listed).await;
         let missing = missing.map_err(|error| error.to_string())?;
         node.trace(&format_args!("reconcile finds {}", missing.len()));
+        lock(&self.log).sent += missing.len() as u64;
         let queue = cluster.ingest().link(node);
         let sent = send(&queue, &runtime, Keys::Aws, &missing).await;
         sent.map_err(|error| error.to_string())?;

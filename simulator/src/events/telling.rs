@@ -106,6 +106,7 @@ impl Bucket {
             _ => direct,
         };
         let times = 1 + u64::from(chance.chance(self.mode.doubled)) * (1 + chance.below(2));
+        lock(&self.log).sent += times * records.len() as u64;
         let late = self.cluster.injector().lengths().late_max();
         for _ in 0..times {
             let longest = if chance.chance(self.mode.late) {

@@ -7,7 +7,7 @@ use trommel::core::redrive::Selection;
 use trommel::core::run::{BreachStops, Limits, RunEvent, RunStatus, Wish};
 use trommel::ledger::Redrive;
 
-use super::{CALM_MAX, Stage};
+use super::Stage;
 use crate::cluster::Behaviour;
 use crate::events::{Bucket, EventMode, at_rest, open_runs};
 use crate::halt::Halt;
@@ -56,7 +56,8 @@ impl Stage<'_> {
 
     /// L2 and L3: all that was told is taken in, and each window gets its verdict.
     fn windows_close(&mut self, oracle: &mut Oracle<'_>, bucket: &Bucket) -> Result<bool, Halt> {
-        let latest = self.sim.now() + CALM_MAX;
+        let calm = self.calm_max;
+        let latest = self.sim.now() + calm;
         loop {
             // Processes that were asked to leave are sent back by their operator.
             self.start_all();
@@ -74,12 +75,20 @@ impl Stage<'_> {
             }
             if self.sim.now() >= latest {
                 let late = |broken: bool, what: String| broken.then_some(what);
-                oracle.note("L3", late(told > 0, format!("{told} messages are in the ingest queue {CALM_MAX:?} after all was healed")));
+                oracle.note(
+                    "L3",
+                    late(
+                        told > 0,
+                        format!(
+                            "{told} messages are in the ingest queue {calm:?} after all was healed"
+                        ),
+                    ),
+                );
                 oracle.note(
                     "L2",
                     late(
                         !left.is_empty(),
-                        format!("{left:?} are not done with {CALM_MAX:?} after all was healed"),
+                        format!("{left:?} are not done with {calm:?} after all was healed"),
                     ),
                 );
                 return Ok(false);

@@ -377,6 +377,14 @@ impl TableModel {
                     false => Probe::LowWaterRose,
                 });
             }
+            if let Change::Update(updates) = &write.change
+                && key.pk.starts_with("shard#")
+                && updates
+                    .iter()
+                    .any(|update| matches!(update, Update::Add(_, 0)))
+            {
+                self.note(Some(format!("L7: nothing is added to a count of {key}")));
+            }
             if key.pk.starts_with("tally#") {
                 self.note(promises::of_tally(&key.sk, &write.change));
                 let (generation, slot) = key.sk.split_once('#').unwrap_or_default();

@@ -12,10 +12,11 @@ use trommel::core::outcome::Outcome;
 use trommel::core::packing::Packed;
 use trommel::core::page::{ItemState, Mark};
 use trommel::core::part::Stretch;
-use trommel::core::run::{BreachStops, Limits};
+use trommel::core::run::{BreachStops, Limits, Reason, RunEvent, RunStatus};
 use trommel::core::time::Timestamp;
 use trommel::core::tolerance::Tolerance;
-use trommel::ledger::{Held, Ledger, LedgerError, Marked, NewRun, SettleEnd, Settlement};
+use trommel::core::window::Window;
+use trommel::ledger::{Held, Ledger, LedgerError, Marked, NewRun, Redrive, SettleEnd, Settlement};
 use trommel::ports::TableError;
 use trommel_simulator::point::{Kind, Operation};
 
@@ -216,4 +217,37 @@ fn each_object_has_its_own_mark_however_long_its_names_are() {
         let held = Marked::Held(claim(index, "first"));
         assert_eq!(mark(index, "second"), Ok(held), "{index}");
     }
+}
+
+#[test]
+fn a_window_may_be_paused_while_it_takes_in_and_redriven_only_when_it_is_sealed() {
+    let scenario = Scenario::new(1, job(1, 0));
+    let ledger = ledger(&scenario, "router");
+    let new = new_run("window", NOW);
+    let window = Window {
+        start: NOW,
+        end: Timestamp(NOW.0 + 60_000),
+    };
+    let opened = ledger.open_window(&new, window);
+    assert_eq!(scenario.block_on(opened), Ok(()));
+    let change = |event: RunEvent, redrive: Option<&Redrive>| {
+        scenario.block_on(async {
+            let row = ledger.run(&new.id).await?;
+            let changed = ledger.change_run(&row, &event, redrive).await;
+            changed.map(|change| change.after.status)
+        })
+    };
+    let all = Redrive::default();
+    let paused = change(RunEvent::Pause(Reason::Asked), None);
+    assert_eq!(paused, Ok(RunStatus::Paused));
+    let resumed = change(RunEvent::Resume(None), None);
+    assert_eq!(resumed, Ok(RunStatus::Running));
+    let aborted = change(RunEvent::Stop, None);
+    assert_eq!(aborted, Ok(RunStatus::Aborted));
+    let too_early = change(RunEvent::Redrive, Some(&all));
+    assert!(too_early.is_err(), "it takes in still: {too_early:?}");
+    let sealed = scenario.block_on(async { ledger.seal(&new.id).await });
+    assert_eq!(sealed, Ok(0));
+    let redriven = change(RunEvent::Redrive, Some(&all));
+    assert_eq!(redriven, Ok(RunStatus::Running));
 }
