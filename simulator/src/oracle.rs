@@ -82,6 +82,9 @@ const USD_AN_ITEM: f64 = 10e-6;
 /// … what a session costs, from its opening to its end …
 const USD_A_SESSION: f64 = 16e-6;
 
+/// … and more if all compile result files at one moment: two puts each …
+const USD_A_COMPILING: f64 = 10e-6;
+
 /// … a part after the first, for each process: a listing, a put, some small writes …
 const USD_A_PART: f64 = 8e-6;
 
@@ -523,7 +526,12 @@ impl<'a> Oracle<'a> {
         let usd = usage.usd(&Prices::LIST);
         let idle = f64::from(workers) * (passed.as_secs() + 1) as f64 * IDLE_USD_A_SECOND;
         let of_parts = f64::from(workers) * more as f64 * USD_A_PART;
-        let calm = USD_AN_ITEM * items as f64 + USD_A_SESSION * sessions as f64 + idle + of_parts;
+        let compiles = self.cluster.job().results.is_some();
+        let of_session = match compiles {
+            true => USD_A_SESSION + USD_A_COMPILING,
+            false => USD_A_SESSION,
+        };
+        let calm = USD_AN_ITEM * items as f64 + of_session * sessions as f64 + idle + of_parts;
         let may = DEARER_MAX * calm + USD_A_FAULT * faults as f64;
         let broken = (usd > may).then(|| format!("{usage:?} cost {usd:.6} USD, {may:.6} may"));
         self.holds("L7", usage.requests(), broken);

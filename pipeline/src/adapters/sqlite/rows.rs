@@ -14,9 +14,10 @@ use super::error::Fault;
 use super::row;
 use crate::ports::table::{Key, Row, TableError};
 
-/// What a generation holds before it grows old: rows of a few thousand pages at work, in JSON bytes
-/// (in memory about three times that).
-const GENERATION_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// What a generation holds before it grows old, in JSON bytes; in memory about three times that. Enough for the pages
+/// at work, but not for all that wait: a page that was made long ago is read again when it is leased, out of SQLite's
+/// own cache. More made nothing faster, and a long run's memory grew by all of it.
+const GENERATION_BYTES_MAX: usize = 512 * 1024;
 
 /// What a row costs beside its text.
 const SLOT_BYTES: usize = 256;
