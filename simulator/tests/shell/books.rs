@@ -19,8 +19,9 @@ use trommel::core::window::Window;
 use trommel::ledger::{Held, Ledger, LedgerError, Marked, NewRun, Redrive, SettleEnd, Settlement};
 use trommel::ports::TableError;
 use trommel_simulator::point::{Kind, Operation};
+use trommel_simulator::services::{Rates, Source};
 
-use crate::scenario::{SHARED, Scenario, job};
+use crate::scenario::{SHARED, Scenario, job, seconds};
 
 const NOW: Timestamp = Timestamp(1_767_225_600_000);
 
@@ -250,4 +251,33 @@ fn a_window_may_be_paused_while_it_takes_in_and_redriven_only_when_it_is_sealed(
     assert_eq!(sealed, Ok(0));
     let redriven = change(RunEvent::Redrive, Some(&all));
     assert_eq!(redriven, Ok(RunStatus::Running));
+}
+
+#[test]
+fn a_move_of_permits_that_was_given_up_does_not_happen_later() {
+    for gives in [true, false] {
+        let scenario = Scenario::new(1, job(1, 0));
+        let (ledger, name) = (ledger(&scenario, "me"), job(1, 0).name);
+        let opened = ledger.open_session(&name, seconds(3_600), "me");
+        assert_eq!(scenario.block_on(opened), Ok(()));
+        assert_eq!(scenario.block_on(ledger.set_pool(&name, 9)), Ok(()));
+        let injector = scenario.cluster.injector();
+        injector.set(Source::Swarm(Rates::from([(Kind::Late, 1_000_000)])));
+        let unclear = scenario.block_on(ledger.take_permits(&name, 0, 2));
+        assert!(unclear.is_err(), "nothing was answered: {unclear:?}");
+        injector.set(Source::Calm);
+        let took = match gives {
+            true => {
+                assert_eq!(scenario.block_on(ledger.give_permits(&name, 0)), Ok(()));
+                0
+            }
+            false => {
+                let took = scenario.block_on(ledger.take_permits(&name, 0, 3));
+                took.expect("it is calm")
+            }
+        };
+        scenario.run_for(seconds(600));
+        let pool = scenario.block_on(ledger.pool(&name));
+        assert_eq!(pool.expect("it is there").lent, took, "gives: {gives}");
+    }
 }
