@@ -26,6 +26,9 @@ const READ_BYTES: usize = 64 * 1024;
 /// What is set aside for the first words of a process.
 const FIRST_BYTES: usize = 1024;
 
+/// Written at a time: what a pipe holds (pipe(7)).
+const FED_BYTES: usize = 64 * 1024;
+
 /// As much as any pipe takes without a reader, even one of a user who holds too many (pipe(7)).
 const PIPE_BYTES: usize = 4096;
 
@@ -59,10 +62,13 @@ pub(super) struct Ended {
     pub(super) stderr: Vec<u8>,
 }
 
+/// What goes into a process, piece by piece; each is made when the ones before it were read.
+pub(super) type Pieces<'a> = Box<dyn Iterator<Item = String> + Send + 'a>;
+
 /// What a process is started with.
 pub(super) struct Start<'a> {
     pub(super) command: std::process::Command,
-    pub(super) input: &'a [u8],
+    pub(super) input: Pieces<'a>,
     /// Whether anybody reads its stdout.
     pub(super) listen: Listen,
     pub(super) reaper: Option<&'a Arc<Reaper>>,
@@ -86,9 +92,15 @@ pub(super) struct Stopping<'a> {
 /// # Errors
 /// It could not be started.
 pub(super) async fn run(start: Start<'_>, stopping: Stopping<'_>) -> io::Result<Ended> {
-    let input = start.input;
-    let mut running = Running::start(start)?;
-    let mut feeding = pin!(feed(running.child.stdin.take(), input));
+    let Start {
+        command,
+        input: mut rest,
+        listen,
+        reaper,
+    } = start;
+    let first = gather(&mut rest, PIPE_BYTES);
+    let mut running = Running::start(command, &first, listen, reaper)?;
+    let mut feeding = pin!(feed(running.child.stdin.take(), first, rest));
     let mut is_fed = false;
     while !running.is_over() {
         let deadline = running.phase.deadline();
@@ -145,14 +157,18 @@ struct Running {
 }
 
 impl Running {
-    fn start(start: Start<'_>) -> io::Result<Self> {
-        let mut command = start.command;
+    fn start(
+        mut command: std::process::Command,
+        first: &str,
+        listen: Listen,
+        reaper: Option<&Arc<Reaper>>,
+    ) -> io::Result<Self> {
         // No closure before exec and no change of user: the standard library then uses posix_spawn,
         // which does not copy this process's page tables.
         command
             .process_group(0)
-            .stdin(stdin_of(start.input)?)
-            .stdout(match start.listen {
+            .stdin(stdin_of(first)?)
+            .stdout(match listen {
                 Listen::All => Stdio::piped(),
                 Listen::Nothing => Stdio::null(),
             })
@@ -164,7 +180,7 @@ impl Running {
             is_ours: true,
             note: None,
         };
-        if let Some(reaper) = start.reaper {
+        if let Some(reaper) = reaper {
             group.note = Some(reaper.note(group.id)?);
         }
         Ok(Self {
@@ -271,23 +287,43 @@ fn keep_end(bytes: &mut Vec<u8>) {
     bytes.drain(..surplus);
 }
 
+/// Pieces until they are more than so many bytes, or until there are no more.
+fn gather(pieces: &mut Pieces<'_>, bytes: usize) -> String {
+    let mut gathered = String::new();
+    while gathered.len() <= bytes
+        && let Some(piece) = pieces.next()
+    {
+        if gathered.is_empty() {
+            gathered = piece;
+        } else {
+            gathered.push_str(&piece);
+        }
+    }
+    gathered
+}
+
 /// Short input fits into a pipe before anybody reads it: then nothing is left to feed.
-fn stdin_of(input: &[u8]) -> io::Result<Stdio> {
-    if input.len() > PIPE_BYTES {
+fn stdin_of(first: &str) -> io::Result<Stdio> {
+    if first.len() > PIPE_BYTES {
         return Ok(Stdio::piped());
     }
     let (reader, mut writer) = io::pipe()?;
-    io::Write::write_all(&mut writer, input)?;
+    io::Write::write_all(&mut writer, first.as_bytes())?;
     Ok(Stdio::from(reader))
 }
 
 /// Writes all input, or as much as the process wants: one that closes its stdin early may.
-async fn feed(stdin: Option<ChildStdin>, input: &[u8]) {
+async fn feed(stdin: Option<ChildStdin>, first: String, mut rest: Pieces<'_>) {
     let Some(mut stdin) = stdin else {
         return;
     };
-    if let Err(error) = stdin.write_all(input).await {
-        tracing::trace!(%error, "a process did not read all of its input");
+    let mut gathered = first;
+    while !gathered.is_empty() {
+        if let Err(error) = stdin.write_all(gathered.as_bytes()).await {
+            tracing::trace!(%error, "a process did not read all of its input");
+            return;
+        }
+        gathered = gather(&mut rest, FED_BYTES);
     }
 }
 

@@ -114,7 +114,8 @@ impl CommandExecutor {
             OutputMode::Keep => Listen::All,
             OutputMode::None => Listen::Nothing,
         };
-        self.run(call, command, &input, listen, stop).await
+        let input = Box::new(std::iter::once(input));
+        self.run(call, command, input, listen, stop).await
     }
 
     async fn execute_batch(
@@ -166,20 +167,21 @@ impl CommandExecutor {
             // Those of an outer worker would name the wrong item.
             .env_remove("TROMMEL_ITEM")
             .env_remove("TROMMEL_IDEMPOTENCY_KEY");
-        self.run(call, command, &input, Listen::All, stop).await
+        self.run(call, command, Box::new(input), Listen::All, stop)
+            .await
     }
 
     async fn run(
         &self,
         call: &Call,
         command: Command,
-        input: &str,
+        input: child::Pieces<'_>,
         listen: Listen,
         stop: &Stop,
     ) -> Result<Ended, NotRun> {
         let start = Start {
             command,
-            input: input.as_bytes(),
+            input,
             listen,
             reaper: self.reaper.as_ref(),
         };

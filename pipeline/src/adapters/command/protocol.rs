@@ -6,7 +6,6 @@
 //! it did not answer.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -36,28 +35,33 @@ struct InputLine<'a> {
     input: &'a RawValue,
 }
 
-/// The stdin of a batch: a line an item.
+/// The stdin of a batch: a line an item, each made as it is asked for, so that a batch is never whole in memory twice.
 ///
 /// # Errors
 /// Names the item whose input is no JSON.
-pub(super) fn batch_input(run: &RunId, items: &[&CallItem]) -> Result<String, Failure> {
-    let mut lines = String::new();
+pub(super) fn batch_input<'a>(
+    run: &'a RunId,
+    items: &'a [&CallItem],
+) -> Result<impl Iterator<Item = String> + Send + 'a, Failure> {
     for item in items {
-        let id = item.id.to_string();
-        let input = RawValue::from_string(on_one_line(item.input.to_json())).map_err(|error| {
-            let cause = format!("the input of item {id} is no JSON: {error}");
+        serde_json::from_str::<&RawValue>(&item.input.to_json()).map_err(|error| {
+            let cause = format!("the input of item {} is no JSON: {error}", item.id);
             Failure::new(Class::BadInput, cause)
         })?;
-        let line = InputLine {
-            item: &id,
-            attempt: item.attempt,
-            idempotency_key: &item.idempotency_key(run),
-            input: &input,
-        };
-        let line = serde_json::to_string(&line).expect("strings and numbers always serialise");
-        writeln!(lines, "{line}").expect("a string takes all text");
     }
-    Ok(lines)
+    Ok(items.iter().map(move |item| input_line(run, item)))
+}
+
+fn input_line(run: &RunId, item: &CallItem) -> String {
+    let input = RawValue::from_string(on_one_line(item.input.to_json()));
+    let line = InputLine {
+        item: &item.id.to_string(),
+        attempt: item.attempt,
+        idempotency_key: &item.idempotency_key(run),
+        input: &input.expect("it was looked at before"),
+    };
+    let line = serde_json::to_string(&line).expect("strings and numbers always serialise");
+    line + "\n"
 }
 
 /// JSON text without line breaks: between its tokens they are only space, and in strings they are escaped.

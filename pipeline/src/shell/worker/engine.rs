@@ -30,7 +30,7 @@ const HELD_PAGES_MAX: usize = 256;
 /// The engine holds work for about this long ahead, so that leasing and settling overlap with calls.
 const AHEAD: Duration = Duration::from_millis(100);
 
-/// It does not look ahead while the items that it holds take more room than this: large ones come fast enough.
+/// It looks ahead only as far as the items that it then holds take this room: large ones come fast enough.
 const HELD_BYTES_MAX: usize = 4 << 20;
 
 /// Events taken from the inbox at a time.
@@ -91,6 +91,8 @@ pub(super) struct Engine {
     slots: BTreeMap<u64, Slot>,
     /// Room that the inputs of all slots take.
     held_bytes: usize,
+    /// What an item of the page that came last takes: as much as those that are to come, most likely.
+    item_bytes: usize,
     next_slot: u64,
     /// Slots with calls to start, oldest first.
     ready: BTreeSet<u64>,
@@ -127,6 +129,7 @@ impl Engine {
             out,
             slots: BTreeMap::new(),
             held_bytes: 0,
+            item_bytes: 0,
             next_slot: 0,
             ready: BTreeSet::new(),
             news: BTreeSet::new(),
@@ -212,6 +215,7 @@ impl Engine {
         let texts = inputs.iter().flatten();
         let input_bytes = texts.map(|input| input.payload_bytes()).sum();
         self.held_bytes += input_bytes;
+        self.item_bytes = input_bytes / held.page.items.len().max(1);
         let slot = Slot {
             run,
             rules,
@@ -674,10 +678,9 @@ impl Engine {
             .iter()
             .filter_map(|id| Some(self.slots.get(id)?.work.unstarted()))
             .sum();
-        let ahead = match self.held_bytes <= HELD_BYTES_MAX {
-            true => (self.rate.per_second * AHEAD.as_secs_f64()) as usize,
-            false => 0,
-        };
+        let ahead = (self.rate.per_second * AHEAD.as_secs_f64()) as usize;
+        let room_bytes = HELD_BYTES_MAX.saturating_sub(self.held_bytes);
+        let ahead = ahead.min(room_bytes / self.item_bytes.max(1));
         let target = (self.env.permits.granted() as usize).max(1) + ahead;
         let missing = target.saturating_sub(unstarted);
         let per_page = match self.lane {

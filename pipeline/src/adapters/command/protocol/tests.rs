@@ -141,7 +141,8 @@ fn what_a_stopped_call_finished_counts_and_the_rest_is_undecided() {
 #[test]
 fn a_batch_goes_in_as_a_line_an_item() {
     let items = [item(0, "{\n\"a\":\r\n1}"), item(1, "\"x\"")];
-    let lines = batch_input(&RunId::new("r"), &[&items[0], &items[1]]).expect("both are JSON");
+    let (run, items) = (RunId::new("r"), [&items[0], &items[1]]);
+    let lines: String = batch_input(&run, &items).expect("both are JSON").collect();
     let expected = concat!(
         r#"{"item":"1-2-0","attempt":3,"idempotencyKey":"r/1-2-0","input":{ "a":  1}}"#,
         "\n",
