@@ -13,6 +13,7 @@ use crate::core::id::RunId;
 use crate::core::item::Input;
 use crate::core::job::LaneSpec;
 use crate::core::lane::{Lane, Routed};
+use crate::core::packing::Order;
 use crate::core::page::PageStatus;
 use crate::core::time::{Tick, Timestamp};
 use crate::core::work::{CallEnd, ItemReport, Rules, Stopped, Unit, Work};
@@ -80,6 +81,16 @@ struct Slot {
     writing: bool,
     /// Since when there has been something to record.
     news_since: Option<Tick>,
+}
+
+impl Slot {
+    /// Whether nothing of it is left to do, and the next page is told of only once it is settled: then nothing is
+    /// gathered by waiting.
+    fn is_waited_for(&self) -> bool {
+        let work = &self.work;
+        let is_done = work.unstarted() == 0 && work.in_calls() == 0 && work.next_due().is_none();
+        is_done && self.run.order() == Order::Kept
+    }
 }
 
 /// One lane's engine.
@@ -553,8 +564,9 @@ impl Engine {
         }
         let within = self.env.ledger.profile().settle_within;
         let due = |slot: &Slot| {
+            let is_late = |since: Tick| now.since(since) >= within;
             slot.news_since
-                .is_some_and(|since| now.since(since) >= within)
+                .is_some_and(|since| is_late(since) || slot.is_waited_for())
         };
         let any_due = self.news.iter().any(|id| {
             self.slots
