@@ -33,6 +33,7 @@ use serde::{Deserialize, Serialize};
 use crate::exec::lock;
 use crate::node::Node;
 use crate::probe::Probe;
+use crate::rules::KnownToken;
 use crate::scenario::Role;
 use crate::services::{
     ExecutorLink, Ground, Injector, ObjectsLink, QueueModel, Source, TableLink, TableModel,
@@ -178,6 +179,10 @@ impl Cluster {
         };
         let here = || TableModel::new(profile, service.clone(), injector.clone());
         let table = ground.as_ref().map_or_else(here, away);
+        // One day in four the table is like one that has no tokens.
+        if seed.stream("tokens").chance(250_000) {
+            table.set_known(KnownToken::DoneAgain);
+        }
         let queue = |lane: Lane| match &ground {
             Some(ground) => {
                 let queue = ground.queues[&lane].clone();

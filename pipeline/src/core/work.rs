@@ -231,11 +231,9 @@ impl Work {
     pub fn take_news(&mut self, moves_max: usize) -> (News, Vec<ItemState>) {
         let mut news = std::mem::take(&mut self.news);
         let mut items = self.items.clone();
-        if news.moved.len() > moves_max {
-            self.news.moved = news.moved.split_off(moves_max);
-            for index in &self.news.moved {
-                items[usize::from(*index)].mark = Mark::Pending;
-            }
+        self.news.moved = news.moved.split_off(moves_max.min(news.moved.len()));
+        for index in &self.news.moved {
+            items[usize::from(*index)].mark = Mark::Pending;
         }
         (news, items)
     }

@@ -103,14 +103,15 @@ pub(super) fn windows(job: &JobName) -> String {
     format!("window#{job}")
 }
 
-/// `object#<bucket>/<key>` / `seen`, or `seen#<version>` in a versioned bucket. A key that is long or no text stands as
-/// its hash: the only rows that are named by what users name.
+/// `object#<bucket>/<key>` / `seen`, or `seen#<version>` in a versioned bucket. A key that is no text stands as its hash,
+/// as does a long version: the only rows that are named by what users name. A key of S3 has 1,024 bytes at most
+/// ("Creating object key names"), a partition key takes 2,048 ("Naming rules" of DynamoDB).
 pub(super) fn mark(at: &MarkOf) -> Key {
-    /// A partition key takes 2,048 bytes, a sort key 1,024 ("Naming rules" of DynamoDB).
+    /// A sort key takes 1,024 bytes.
     const PLAIN_BYTES_MAX: usize = 1000;
     let name = match std::str::from_utf8(&at.key) {
-        Ok(key) if key.len() <= PLAIN_BYTES_MAX => format!("{}/{key}", at.bucket),
-        Ok(_) | Err(_) => format!("{}#{}", at.bucket, hashed(&at.key)),
+        Ok(key) => format!("{}/{key}", at.bucket),
+        Err(_) => format!("{}#{}", at.bucket, hashed(&at.key)),
     };
     let sk = match &at.version {
         Some(version) if version.len() > PLAIN_BYTES_MAX => {

@@ -51,6 +51,7 @@ pub struct TableModel {
     batching: Mutex<Batching>,
     broken: Mutex<Vec<String>>,
     compared: Mutex<Compared>,
+    known: Mutex<KnownToken>,
 }
 
 /// How many writes of rows were compared with their former state.
@@ -134,7 +135,14 @@ impl TableModel {
             batching: Mutex::default(),
             broken: Mutex::default(),
             compared: Mutex::default(),
+            known: Mutex::new(KnownToken::Answered),
         })
+    }
+
+    /// What it makes from now on of a transaction whose token it knows. DynamoDB says that it is done; a table without
+    /// tokens does it again.
+    pub fn set_known(&self, known: KnownToken) {
+        *lock(&self.known) = known;
     }
 
     /// The way of one node to it.
@@ -268,7 +276,8 @@ impl TableModel {
         for write in request.writes() {
             before.push(rules.get(&write.key)?);
         }
-        let done = rules.change(request, self.service.tick(), KnownToken::Answered);
+        let known = *lock(&self.known);
+        let done = rules.change(request, self.service.tick(), known);
         let result = match done {
             Ok(Done::Now(row)) => Ok(row),
             Ok(Done::Before) => {

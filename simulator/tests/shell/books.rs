@@ -19,6 +19,7 @@ use trommel::core::window::Window;
 use trommel::ledger::{Held, Ledger, LedgerError, Marked, NewRun, Redrive, SettleEnd, Settlement};
 use trommel::ports::TableError;
 use trommel_simulator::point::{Kind, Operation};
+use trommel_simulator::rules::KnownToken;
 use trommel_simulator::services::{Rates, Source};
 
 use crate::scenario::{SHARED, Scenario, job, seconds};
@@ -55,8 +56,13 @@ fn new_run(name: &str, created: Timestamp) -> NewRun {
 
 #[test]
 fn a_run_whose_making_is_not_answered_is_made_once_and_its_name_is_taken() {
-    for lost in [Kind::ReplyLost, Kind::RequestLost] {
+    let answered = [KnownToken::Answered, KnownToken::DoneAgain];
+    for (lost, known) in [Kind::ReplyLost, Kind::RequestLost]
+        .into_iter()
+        .flat_map(|lost| answered.map(|known| (lost, known)))
+    {
         let scenario = Scenario::new(1, job(1, 0));
+        scenario.cluster.table().set_known(known);
         let ledger = ledger(&scenario, "starter");
         let first = scenario.cluster.injector().calls() + 1;
         scenario.cluster.injector().crash_at(Some((first, lost)));
@@ -64,7 +70,7 @@ fn a_run_whose_making_is_not_answered_is_made_once_and_its_name_is_taken() {
         assert_eq!(
             scenario.block_on(async { ledger.create_run(&new).await }),
             Ok(()),
-            "{lost:?}"
+            "{lost:?}, {known:?}"
         );
         let row = scenario.block_on(async { ledger.run(&new.id).await });
         assert_eq!(row.expect("it is there").created, NOW);
@@ -280,4 +286,98 @@ fn a_move_of_permits_that_was_given_up_does_not_happen_later() {
         let pool = scenario.block_on(ledger.pool(&name));
         assert_eq!(pool.expect("it is there").lent, took, "gives: {gives}");
     }
+}
+
+#[test]
+fn a_window_whose_opening_is_not_answered_is_open() {
+    let scenario = Scenario::new(1, job(1, 0));
+    let ledger = ledger(&scenario, "router");
+    let first = scenario.cluster.injector().calls() + 1;
+    let lost = Some((first, Kind::ReplyLost));
+    scenario.cluster.injector().crash_at(lost);
+    let (new, end) = (new_run("window", NOW), Timestamp(NOW.0 + 60_000));
+    let opened = ledger.open_window(&new, Window { start: NOW, end });
+    assert_eq!(scenario.block_on(opened), Ok(()));
+    let open = scenario.block_on(ledger.open_windows(&new.job));
+    assert_eq!(open.expect("it can be read").len(), 1);
+}
+
+#[test]
+fn a_session_that_cannot_be_opened_says_why() {
+    let scenario = Scenario::new(1, job(1, 0));
+    let ledger = ledger(&scenario, "me");
+    let too_long = "x".repeat(SHARED.row_bytes_max);
+    let name = job(1, 0).name;
+    let opened = ledger.open_session(&name, seconds(30), &too_long);
+    let refused = scenario.block_on(opened);
+    assert!(
+        matches!(refused, Err(LedgerError::Table(TableError::Refused(_)))),
+        "{refused:?}"
+    );
+}
+
+#[test]
+fn a_slower_redriver_takes_nothing_up_again_and_one_of_before_is_told() {
+    let scenario = Scenario::with_objects(1, job(1, 0), 1, 0);
+    let (ledger, run) = (ledger(&scenario, "redriver"), scenario.cluster.run());
+    let row = || {
+        let row = scenario.block_on(async { ledger.run(&run).await });
+        row.expect("the run has a row")
+    };
+    let writes = || {
+        let calls = scenario.cluster.injector().calls_by_operation();
+        let of = |operation| calls.get(&operation).copied().unwrap_or(0);
+        (of(Operation::TableWrite), of(Operation::TableTransact))
+    };
+    for event in [RunEvent::Stop, RunEvent::Redrive] {
+        let (before, all) = (row(), Redrive::default());
+        let redrive = (event == RunEvent::Redrive).then_some(&all);
+        let (alone, together) = writes();
+        let changed = ledger.change_run(&before, &event, redrive);
+        scenario.block_on(changed).expect("it may");
+        assert_eq!(writes(), (alone + 1, together), "one row is written alone");
+    }
+    let reached = |generation: u32, part: Option<u32>| {
+        let reached = ledger.redrive_reached(&run, Generation(generation), part);
+        scenario.block_on(reached)
+    };
+    assert_eq!(reached(1, Some(3)), Ok(()));
+    assert_eq!(reached(1, Some(1)), Ok(()), "somebody is further already");
+    assert_eq!(row().redrive_part, Some(3));
+    assert_eq!(reached(0, Some(4)), Err(LedgerError::Raced));
+    assert_eq!(reached(1, None), Ok(()));
+    assert_eq!(reached(1, Some(5)), Ok(()));
+    assert_eq!(row().redrive_part, None, "it is done");
+}
+
+#[test]
+fn what_sessions_count_apart_is_read_as_one_sum() {
+    let scenario = Scenario::with_objects(1, job(1, 0), 1, 0);
+    let run = scenario.cluster.run();
+    let sessions: Vec<Ledger> = ["a", "b", "c"].map(|name| ledger(&scenario, name)).into();
+    let held = leased(&scenario, &sessions[0], 3);
+    let group = held.into_iter().map(success).map(|one| Settlement {
+        items: vec![ItemState {
+            mark: Mark::Done(Outcome::Failed),
+            ..ItemState::default()
+        }],
+        classes: vec!["Bad".to_owned()],
+        ..one
+    });
+    let ends = scenario.block_on(sessions[0].settle(&run, group.collect()));
+    for (end, session) in ends.expect("they are mine").into_iter().zip(&sessions) {
+        let SettleEnd::Recorded(held) = end else {
+            panic!("it is mine");
+        };
+        let opened = session.reopen(&run, &held, Generation(1), vec![0]);
+        scenario.block_on(opened).expect("a redrive may");
+    }
+    let tallies = scenario.block_on(sessions[0].tallies(&run));
+    let tallies = tallies.expect("they are there");
+    assert_eq!(tallies.generation(0).settled.failed, 3);
+    assert_eq!(tallies.generation(0).pages, 3);
+    assert_eq!(tallies.generation(0).classes["Bad"], 3);
+    assert_eq!(tallies.generation(1).opened, 3);
+    assert_eq!(tallies.generation(1).reopened.failed, 3);
+    assert_eq!(tallies.settled().total(), 0, "all are pending again");
 }

@@ -4,6 +4,7 @@
 
 mod books;
 mod crashes;
+mod estimates;
 mod fences;
 mod hands;
 mod lost;
