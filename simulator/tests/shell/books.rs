@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use trommel::core::event::EventKind;
+use trommel::core::event::{EventKind, ObjectEvent};
 use trommel::core::id::{Generation, PageId, RunId, SessionId};
 use trommel::core::lane::Lane;
 use trommel::core::mark::{Claim, IntakeId, MarkOf, Sequencer, Taken};
@@ -16,8 +16,11 @@ use trommel::core::run::{BreachStops, Limits, Reason, RunEvent, RunStatus};
 use trommel::core::time::Timestamp;
 use trommel::core::tolerance::Tolerance;
 use trommel::core::window::Window;
-use trommel::ledger::{Held, Ledger, LedgerError, Marked, NewRun, Redrive, SettleEnd, Settlement};
-use trommel::ports::TableError;
+use trommel::ledger::{
+    Held, IntakeCounts, Ledger, LedgerError, Marked, NewRun, Redrive, SettleEnd, Settlement,
+};
+use trommel::ports::{Query, TableError};
+use trommel::shell::reconcile::Finder;
 use trommel_simulator::point::{Kind, Operation};
 use trommel_simulator::rules::KnownToken;
 use trommel_simulator::services::{Rates, Source};
@@ -380,4 +383,68 @@ fn what_sessions_count_apart_is_read_as_one_sum() {
     assert_eq!(tallies.generation(1).opened, 3);
     assert_eq!(tallies.generation(1).reopened.failed, 3);
     assert_eq!(tallies.settled().total(), 0, "all are pending again");
+}
+
+#[test]
+fn what_was_marked_and_never_became_ready_is_missing_and_what_was_removed_is_not() {
+    let scenario = Scenario::new(1, job(1, 0));
+    let intake = ledger(&scenario, "intake");
+    let event = |key: &str, kind: EventKind, at: i64| ObjectEvent {
+        bucket: "bucket".into(),
+        key: key.as_bytes().into(),
+        kind,
+        size_bytes: Some(1),
+        etag: (kind != EventKind::Removed).then(|| "\"e\"".into()),
+        version: None,
+        sequencer: None,
+        at: Timestamp(NOW.0 + at),
+    };
+    let marked = [
+        event("never-ready", EventKind::Created, 0),
+        event("removed", EventKind::Removed, 5_000),
+    ];
+    for (index, event) in (0..).zip(&marked) {
+        let claim = Claim {
+            intake: IntakeId::new("dead.0"),
+            index,
+        };
+        let at = MarkOf::event(event).expect("it has a mark");
+        let taken = (event.kind, Taken::of(event, &claim));
+        let marked = intake.mark(&at, taken, Sequencer::Ignored, NOW);
+        assert_eq!(scenario.block_on(marked), Ok(Marked::Won));
+    }
+    let names = ["never-ready", "removed", "unseen"];
+    let listed = names.map(|key| event(key, EventKind::Listed, 999));
+    let mut finder = Finder::new(ledger(&scenario, "operator"), job(1, 0).name);
+    let missing = scenario.block_on(finder.missing(listed.into()));
+    let missing = missing.expect("it can be read");
+    let keys: Vec<&[u8]> = missing.iter().map(|event| &*event.key).collect();
+    assert_eq!(keys, [&b"never-ready"[..], b"unseen"]);
+}
+
+#[test]
+fn sessions_count_what_they_meet_in_rows_of_their_own() {
+    let scenario = Scenario::with_objects(1, job(1, 0), 1, 0);
+    let run = scenario.cluster.run();
+    let one = IntakeCounts {
+        duplicates: 1,
+        ..IntakeCounts::default()
+    };
+    for number in 0..12 {
+        let session = ledger(&scenario, &format!("session-{number}"));
+        let counted = session.count_met(&run, &one);
+        assert_eq!(scenario.block_on(counted), Ok(()));
+    }
+    let rows = scenario.cluster.table().quiet();
+    let rows = scenario.block_on(rows.query(Query::all(format!("shard#{run}"), 100)));
+    let rows = rows.expect("it can be read").rows;
+    let counts: Vec<i64> = rows
+        .iter()
+        .filter_map(|(_, row)| row.num("duplicates"))
+        .collect();
+    assert_eq!(counts.iter().sum::<i64>(), 12);
+    assert!(
+        counts.len() > 3,
+        "they would wait for each other: {counts:?}"
+    );
 }

@@ -79,6 +79,11 @@ fn what_a_listing_costs_is_near_to_what_was_foretold() {
     let (billed, pipeline) = (billed_more(&less, &more), foretold.pipeline());
     assert_near("write units", pipeline.write_units, billed.write_units);
     assert_near(
+        "halves of read units",
+        pipeline.read_half_units,
+        billed.read_half_units,
+    );
+    assert_near(
         "requests to SQS",
         pipeline.sqs_requests,
         billed.sqs_requests,
