@@ -40,6 +40,9 @@ const TAILS: [&str; 4] = ["", " +%.jpg", "/%41=\u{fc}", ""];
 /// A key of this length is no longer part of its mark's name as it is; S3 takes 1,024 bytes.
 const LONG_BYTES: usize = 1_010;
 
+/// Sorts of messages that nobody can read.
+const JUNK_SORTS: u64 = 5;
+
 /// How a bucket is used. Chances are of a million.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -267,10 +270,8 @@ impl Bucket {
                 Some(record)
             }
             Act::Junk(of) => {
-                let junk =
-                    ["[]", "{}", "not JSON", "{\"Records\":[{\"s3\":5}]}"][(of % 4) as usize];
                 lock(&self.log).junk += 1;
-                self.deliver(junk.to_owned(), Duration::ZERO).await;
+                self.deliver(junk(of), Duration::ZERO).await;
                 None
             }
         }
@@ -309,6 +310,15 @@ impl Bucket {
             sequencer: self.mode.sequencers.then(sequencer),
         }
     }
+}
+
+/// What nobody can read; the last is as long as notifications may be.
+fn junk(of: u64) -> String {
+    let short = ["[]", "{}", "not JSON", "{\"Records\":[{\"s3\":5}]}"];
+    let number = (of % JUNK_SORTS) as usize;
+    short
+        .get(number)
+        .map_or_else(|| "?".repeat(64 * 1024), |text| (*text).to_owned())
 }
 
 /// The key of an object's number.

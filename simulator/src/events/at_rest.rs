@@ -11,7 +11,7 @@ use trommel::core::run::RunStatus;
 use trommel::ledger::IntakeCounts;
 use trommel::shell::report::{RunReader, audit};
 
-use super::{Bucket, PREFIX, State};
+use super::{Bucket, JUNK_SORTS, PREFIX, State, junk};
 use crate::cluster::Cluster;
 use crate::exec::lock;
 use crate::halt::Halt;
@@ -172,6 +172,11 @@ async fn look(cluster: &Cluster) -> Result<Looked, String> {
             .map_err(|error| words(&error))?;
         let met = met.unwrap_or_default();
         let counted = met.quarantined;
+        let known: Vec<String> = (0..JUNK_SORTS).map(junk).collect();
+        if let Some((_, message)) = kept.iter().find(|(_, kept)| !known.contains(&kept.body)) {
+            let problem = format!("{}: a message is not kept as it was: {message:?}", row.id);
+            looked.problems.push(problem);
+        }
         let kept = kept.iter().filter(|(run, _)| *run == row.id).count();
         if counted != kept as u64 {
             looked.problems.push(format!(

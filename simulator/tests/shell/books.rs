@@ -1,13 +1,10 @@
 //! The ledger's book-keeping, by hand: what is made is made once, what is known is not asked for again, and nothing is
 //! written that says nothing.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use trommel::core::event::{EventKind, ObjectEvent};
 use trommel::core::id::{Generation, PageId, RunId, SessionId};
 use trommel::core::lane::Lane;
-use trommel::core::mark::{Claim, IntakeId, MarkOf, Sequencer, Taken};
 use trommel::core::outcome::Outcome;
 use trommel::core::packing::Packed;
 use trommel::core::page::{ItemState, Mark};
@@ -16,21 +13,18 @@ use trommel::core::run::{BreachStops, Limits, Reason, RunEvent, RunStatus};
 use trommel::core::time::Timestamp;
 use trommel::core::tolerance::Tolerance;
 use trommel::core::window::Window;
-use trommel::ledger::{
-    Held, IntakeCounts, Ledger, LedgerError, Marked, NewRun, Redrive, SettleEnd, Settlement,
-};
-use trommel::ports::{Query, TableError};
-use trommel::shell::reconcile::Finder;
+use trommel::ledger::{Held, Ledger, LedgerError, NewRun, Redrive, SettleEnd, Settlement};
+use trommel::ports::TableError;
 use trommel_simulator::point::{Kind, Operation};
 use trommel_simulator::rules::KnownToken;
 use trommel_simulator::services::{Rates, Source};
 
 use crate::scenario::{SHARED, Scenario, job, seconds};
 
-const NOW: Timestamp = Timestamp(1_767_225_600_000);
+pub(crate) const NOW: Timestamp = Timestamp(1_767_225_600_000);
 
 /// The ledger as one session writes it, by a way that has faults.
-fn ledger(scenario: &Scenario, session: &str) -> Ledger {
+pub(crate) fn ledger(scenario: &Scenario, session: &str) -> Ledger {
     let node = scenario.sim.node(session);
     let table = Arc::new(scenario.cluster.table().link(&node));
     Ledger::new(table, node.runtime(), SessionId::new(session))
@@ -41,7 +35,7 @@ fn transactions(scenario: &Scenario) -> u64 {
     calls.get(&Operation::TableTransact).copied().unwrap_or(0)
 }
 
-fn new_run(name: &str, created: Timestamp) -> NewRun {
+pub(crate) fn new_run(name: &str, created: Timestamp) -> NewRun {
     NewRun {
         id: RunId::new(name),
         job: job(1, 0).name,
@@ -181,52 +175,6 @@ fn of_a_group_only_the_page_that_somebody_else_took_is_lost() {
     assert_eq!(recorded, [true, false, true]);
     let tallies = scenario.block_on(async { mine.tallies(&run).await });
     assert_eq!(tallies.expect("they are there").settled().succeeded, 2);
-}
-
-#[test]
-fn each_object_has_its_own_mark_however_long_its_names_are() {
-    let scenario = Scenario::new(1, job(1, 0));
-    let ledger = ledger(&scenario, "intake");
-    let long = |last: &str| "x".repeat(1023) + last;
-    let (a, b) = (long("a"), long("b"));
-    let at = |key: &[u8], version: Option<&str>| MarkOf {
-        bucket: "bucket".into(),
-        key: key.into(),
-        version: version.map(Into::into),
-    };
-    let places = [
-        at(b"k", None),
-        at(b"k", Some("v")),
-        at(b"k", Some(&a)),
-        at(b"k", Some(&b)),
-        at(a.as_bytes(), None),
-        at(b.as_bytes(), None),
-        at(b"\xff1", None),
-        at(b"\xff2", None),
-    ];
-    assert_eq!(BTreeSet::from(places.clone()).len(), places.len());
-    let claim = |index: usize, intake: &str| Claim {
-        intake: IntakeId::new(intake),
-        index: index as u32,
-    };
-    let mark = |index: usize, intake: &str| {
-        let event = Taken {
-            sequencer: None,
-            at: NOW,
-            etag: "e".into(),
-            by: claim(index, intake),
-        };
-        let event = (EventKind::Created, event);
-        let marked = ledger.mark(&places[index], event, Sequencer::Ignored, NOW);
-        scenario.block_on(marked)
-    };
-    for index in 0..places.len() {
-        assert_eq!(mark(index, "first"), Ok(Marked::Won), "{index}");
-    }
-    for index in 0..places.len() {
-        let held = Marked::Held(claim(index, "first"));
-        assert_eq!(mark(index, "second"), Ok(held), "{index}");
-    }
 }
 
 #[test]
@@ -383,68 +331,4 @@ fn what_sessions_count_apart_is_read_as_one_sum() {
     assert_eq!(tallies.generation(1).opened, 3);
     assert_eq!(tallies.generation(1).reopened.failed, 3);
     assert_eq!(tallies.settled().total(), 0, "all are pending again");
-}
-
-#[test]
-fn what_was_marked_and_never_became_ready_is_missing_and_what_was_removed_is_not() {
-    let scenario = Scenario::new(1, job(1, 0));
-    let intake = ledger(&scenario, "intake");
-    let event = |key: &str, kind: EventKind, at: i64| ObjectEvent {
-        bucket: "bucket".into(),
-        key: key.as_bytes().into(),
-        kind,
-        size_bytes: Some(1),
-        etag: (kind != EventKind::Removed).then(|| "\"e\"".into()),
-        version: None,
-        sequencer: None,
-        at: Timestamp(NOW.0 + at),
-    };
-    let marked = [
-        event("never-ready", EventKind::Created, 0),
-        event("removed", EventKind::Removed, 5_000),
-    ];
-    for (index, event) in (0..).zip(&marked) {
-        let claim = Claim {
-            intake: IntakeId::new("dead.0"),
-            index,
-        };
-        let at = MarkOf::event(event).expect("it has a mark");
-        let taken = (event.kind, Taken::of(event, &claim));
-        let marked = intake.mark(&at, taken, Sequencer::Ignored, NOW);
-        assert_eq!(scenario.block_on(marked), Ok(Marked::Won));
-    }
-    let names = ["never-ready", "removed", "unseen"];
-    let listed = names.map(|key| event(key, EventKind::Listed, 999));
-    let mut finder = Finder::new(ledger(&scenario, "operator"), job(1, 0).name);
-    let missing = scenario.block_on(finder.missing(listed.into()));
-    let missing = missing.expect("it can be read");
-    let keys: Vec<&[u8]> = missing.iter().map(|event| &*event.key).collect();
-    assert_eq!(keys, [&b"never-ready"[..], b"unseen"]);
-}
-
-#[test]
-fn sessions_count_what_they_meet_in_rows_of_their_own() {
-    let scenario = Scenario::with_objects(1, job(1, 0), 1, 0);
-    let run = scenario.cluster.run();
-    let one = IntakeCounts {
-        duplicates: 1,
-        ..IntakeCounts::default()
-    };
-    for number in 0..12 {
-        let session = ledger(&scenario, &format!("session-{number}"));
-        let counted = session.count_met(&run, &one);
-        assert_eq!(scenario.block_on(counted), Ok(()));
-    }
-    let rows = scenario.cluster.table().quiet();
-    let rows = scenario.block_on(rows.query(Query::all(format!("shard#{run}"), 100)));
-    let rows = rows.expect("it can be read").rows;
-    let counts: Vec<i64> = rows
-        .iter()
-        .filter_map(|(_, row)| row.num("duplicates"))
-        .collect();
-    assert_eq!(counts.iter().sum::<i64>(), 12);
-    assert!(
-        counts.len() > 3,
-        "they would wait for each other: {counts:?}"
-    );
 }

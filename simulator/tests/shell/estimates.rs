@@ -130,10 +130,16 @@ fn what_events_cost_is_near_to_what_was_foretold() {
 #[test]
 fn a_bill_says_what_its_usage_costs_and_names_its_services() {
     let usage = finished(&calm_day(5, 1)).usage;
-    let bill = Bill {
+    let mut bill = Bill {
         usage,
         ..Bill::default()
     };
+    for (service, times) in Service::ALL.into_iter().zip([3, 5, 7]) {
+        let operations = bill.calls.entry(service).or_default();
+        operations.insert("GetItem".to_owned(), times);
+        assert_eq!(bill.calls_of(service), times);
+    }
+    assert_eq!(bill.requests(), 15);
     assert!(bill.usd(&Prices::LIST) > 0.0);
     assert!((bill.usd(&Prices::LIST) - usage.usd(&Prices::LIST)).abs() < f64::EPSILON);
     let names = Service::ALL.map(Service::as_str);

@@ -7,6 +7,7 @@ mod crashes;
 mod estimates;
 mod fences;
 mod hands;
+mod intakes;
 mod lost;
 mod oracle;
 mod refused;
