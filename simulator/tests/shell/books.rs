@@ -100,6 +100,16 @@ fn a_router_begins_behind_the_parts_that_were_dispatched() {
     // A slower router records what it did long ago.
     assert_eq!(scenario.block_on(ledger.dispatched(&run, 3)), Ok(()));
     assert_eq!(next(), Ok(40));
+    // A sweep goes over what was dispatched, and over no more.
+    let shards = scenario.block_on(async { ledger.progress(&run).await });
+    let shards = shards.expect("it can be read");
+    assert_eq!(shards[7].range(), (" ".to_owned(), "00000039-~".to_owned()));
+    let low = "00000023-00002";
+    let raised = ledger.advance_low(&run, 7, &shards[7], low, &[]);
+    assert_eq!(scenario.block_on(raised), Ok(()));
+    let shards = scenario.block_on(async { ledger.progress(&run).await });
+    let shards = shards.expect("it can be read");
+    assert_eq!(shards[7].range(), (low.to_owned(), "00000039-~".to_owned()));
 }
 
 /// So many pages of one item, each leased by this session.
