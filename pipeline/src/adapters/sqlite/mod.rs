@@ -23,6 +23,7 @@ mod writer;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -184,10 +185,43 @@ fn open_for_reading(path: &Path) -> Result<Connection, OpenError> {
     if !path.exists() {
         return Err(OpenError::Missing(path.to_owned()));
     }
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let plain = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    match open_as(path, path.as_os_str(), plain) {
+        // To read a file that was closed whole, SQLite makes an index of its log beside it. Where it cannot, as on a
+        // file system that may only be read, and there is no log, the file is read as one that nobody changes.
+        Err(OpenError::Failed { .. }) if !has_log(path) => {
+            open_as(path, &unchanging(path), plain | OpenFlags::SQLITE_OPEN_URI)
+        }
+        result => result,
+    }
+}
+
+/// Opens the file for reading, by this name.
+fn open_as(path: &Path, name: &OsStr, flags: OpenFlags) -> Result<Connection, OpenError> {
     let connection =
-        Connection::open_with_flags(path, flags).map_err(|error| OpenError::of(path, &error))?;
+        Connection::open_with_flags(name, flags).map_err(|error| OpenError::of(path, &error))?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
     schema::prepare_reader(&connection, path)?;
     Ok(connection)
+}
+
+fn has_log(path: &Path) -> bool {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    Path::new(&log).exists()
+}
+
+/// The name of a file that nobody changes ("Uniform Resource Identifiers", immutable).
+fn unchanging(path: &Path) -> OsString {
+    use std::fmt::Write as _;
+    let mut name = "file:".to_owned();
+    for byte in path.as_os_str().as_encoded_bytes() {
+        match byte {
+            b'/' | b'.' | b'-' | b'_' => name.push(char::from(*byte)),
+            byte if byte.is_ascii_alphanumeric() => name.push(char::from(*byte)),
+            byte => write!(name, "%{byte:02x}").expect("a String takes everything"),
+        }
+    }
+    name.push_str("?immutable=1");
+    name.into()
 }
