@@ -37,7 +37,7 @@ const PREFIX: &str = "in/";
 /// What keys end with, in turn: spellings differ in these.
 const TAILS: [&str; 4] = ["", " +%.jpg", "/%41=\u{fc}", ""];
 
-/// A key of this length is no longer part of its mark's name as it is; S3 takes 1,024 bytes.
+/// Nearly as long as a key may be: S3 takes 1,024 bytes.
 const LONG_BYTES: usize = 1_010;
 
 /// Sorts of messages that nobody can read.

@@ -155,6 +155,7 @@ async fn look(cluster: &Cluster) -> Result<Looked, String> {
         windows: 0,
     };
     let words = |error: &dyn std::fmt::Display| error.to_string();
+    let known: Vec<String> = (0..JUNK_SORTS).map(junk).collect();
     for summary in ledger.runs().await.map_err(|error| words(&error))? {
         looked.windows += 1;
         let row = ledger
@@ -172,7 +173,6 @@ async fn look(cluster: &Cluster) -> Result<Looked, String> {
             .map_err(|error| words(&error))?;
         let met = met.unwrap_or_default();
         let counted = met.quarantined;
-        let known: Vec<String> = (0..JUNK_SORTS).map(junk).collect();
         if let Some((_, message)) = kept.iter().find(|(_, kept)| !known.contains(&kept.body)) {
             let problem = format!("{}: a message is not kept as it was: {message:?}", row.id);
             looked.problems.push(problem);
