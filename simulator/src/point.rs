@@ -242,6 +242,11 @@ impl Kind {
         Self::CrashAfter,
     ];
 
+    /// Whether the process that calls dies of it.
+    pub fn is_crash(self) -> bool {
+        matches!(self, Self::CrashBefore | Self::CrashAfter)
+    }
+
     /// What it means, for people.
     pub fn meaning(self) -> &'static str {
         match self {

@@ -164,6 +164,8 @@ pub fn scenario_of(seed: u64, days: Days) -> Scenario {
             };
             scenario.handler.output_bytes = 0;
             scenario.redrives = 0;
+            // A dataset, as the figure was set for; what events cost shows in the other row.
+            scenario.events = None;
             if let FaultSource::Swarm(rates) = &mut scenario.faults {
                 for rate in rates.values_mut() {
                     *rate /= 2;

@@ -386,8 +386,23 @@ impl Injector {
     }
 }
 
-/// Objects are deleted seldom: so many times as often a fault strikes there, that each does in some thousands of seeds.
-const SELDOM_TIMES: u64 = 12;
+/// Objects are deleted seldom, and hardly ever while faults come: so many times as often one strikes there, that each
+/// does in some thousands of seeds.
+const SELDOM_TIMES: u64 = 5;
+
+/// Crashes are a twentieth of all faults elsewhere, and would be drowned there by the others.
+const SELDOM_CRASHES_TIMES: u64 = 60;
+
+/// How many times as often as elsewhere this strikes.
+fn times(operation: Operation, kind: Kind) -> u64 {
+    if operation != Operation::ObjectsDelete {
+        return 1;
+    }
+    match kind.is_crash() {
+        true => SELDOM_CRASHES_TIMES,
+        false => SELDOM_TIMES,
+    }
+}
 
 impl State {
     fn fault_at(&self, spot: Spot, dice: &mut Dice) -> Option<Kind> {
@@ -404,10 +419,7 @@ impl State {
             Faults::ByChance(rates) => {
                 for kind in spot.0.faults() {
                     let rate = u64::from(rates.get(kind).copied().unwrap_or(0));
-                    let rate = match spot.0 == Operation::ObjectsDelete {
-                        true => rate * SELDOM_TIMES,
-                        false => rate,
-                    };
+                    let rate = rate * times(spot.0, *kind);
                     match draw.checked_sub(rate) {
                         Some(rest) => draw = rest,
                         None => return Some(*kind),
