@@ -13,6 +13,8 @@ pub mod command;
 #[cfg(feature = "local")]
 pub mod directory;
 pub mod handler;
+#[cfg(any(feature = "local", feature = "aws"))]
+pub(crate) mod invocation;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 #[cfg(feature = "local")]

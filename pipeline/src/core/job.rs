@@ -2,6 +2,7 @@
 //!
 //! Parsing the file, its error messages and its `${VAR}` are not here but in `crate::job_file`.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -232,8 +233,86 @@ pub enum ExecutorSpec {
         /// The directory it runs in: the job file's.
         cwd: PathBuf,
     },
+    /// A Lambda handler, run here.
+    Handler(HandlerSpec),
+    /// A function on AWS Lambda.
+    Lambda(LambdaSpec),
+    /// A container on this machine.
+    Docker(DockerSpec),
+    /// A task on AWS ECS.
+    Ecs(EcsSpec),
     /// A Rust handler of the program that embeds Trommel.
     InProcess,
+}
+
+/// A Lambda handler's own program, which asks a Runtime API for work.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HandlerSpec {
+    /// The program and its arguments, never empty: a `bootstrap`, or a language's runtime client.
+    pub argv: Vec<String>,
+    /// The directory it runs in: the job file's.
+    pub cwd: PathBuf,
+    /// Variables beside those of this process.
+    pub environment: BTreeMap<String, String>,
+    /// A process that holds more is ended; none: no bound.
+    pub memory_bytes: Option<u64>,
+}
+
+/// A function on AWS Lambda.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LambdaSpec {
+    /// Its name or ARN, with `:version` or `:alias` if one is meant.
+    pub function: String,
+}
+
+/// How a container on this machine is run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DockerSpec {
+    /// The image.
+    pub image: String,
+    /// What it runs instead of its own command; `{path}`, `{key}` and `{size}` are filled in.
+    pub argv: Vec<String>,
+    /// Variables.
+    pub environment: BTreeMap<String, String>,
+    /// It is ended if it needs more; none: no bound.
+    pub memory_bytes: Option<u64>,
+    /// Thousandths of a core; none: as many as there are.
+    pub cpu_millis: Option<u64>,
+    /// What it can reach.
+    pub network: Network,
+    /// What is done with its output.
+    pub output: OutputMode,
+}
+
+/// What a container can reach.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Network {
+    /// Nothing.
+    None,
+    /// What Docker's default network does, or the network of this name.
+    Named(String),
+}
+
+/// The network that Docker gives containers that name none.
+pub const NETWORK_DEFAULT: &str = "bridge";
+
+/// How a task on ECS is run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EcsSpec {
+    /// The cluster's name or ARN.
+    pub cluster: String,
+    /// The task definition: family, `family:revision` or ARN.
+    pub task_definition: String,
+    /// The container in it that does the work.
+    pub container: String,
+    /// Subnets to place it in; several, as one may have no room.
+    pub subnets: Vec<String>,
+    /// Its security groups.
+    pub security_groups: Vec<String>,
+    /// The capacity provider, such as `FARGATE_SPOT`; none: the cluster's default.
+    pub capacity_provider: Option<String>,
+    /// Variables beside those of the task definition.
+    pub environment: BTreeMap<String, String>,
 }
 
 /// What is done with a call's output.

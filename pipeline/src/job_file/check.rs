@@ -45,8 +45,20 @@ pub(super) fn lanes(
 
 /// A call with many items has no one path to fill in.
 pub(super) fn batch_arguments(reading: &mut Reading<'_>, function: &ReadLane, input: &InputSpec) {
-    let ExecutorSpec::Command { argv, .. } = &function.spec.executor else {
-        return;
+    let argv = match &function.spec.executor {
+        ExecutorSpec::Command { argv, .. } => argv,
+        ExecutorSpec::Docker(docker) => &docker.argv,
+        ExecutorSpec::Ecs(_) if function.spec.max_items_per_batch > 1 => {
+            let message = "a task on ECS carries one item";
+            let help = "set max_items_per_batch = 1";
+            let problem = Problem::new(Code::Conflict, message, help);
+            reading.refuse(function.origin.clone(), problem);
+            return;
+        }
+        ExecutorSpec::Ecs(_)
+        | ExecutorSpec::Handler(_)
+        | ExecutorSpec::Lambda(_)
+        | ExecutorSpec::InProcess => return,
     };
     let names_path = argv.iter().any(|argument| argument.contains("{path}"));
     if input.is_objects() && names_path && function.spec.max_items_per_batch > 1 {

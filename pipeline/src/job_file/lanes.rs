@@ -11,24 +11,16 @@ use crate::core::lane::Lane;
 
 use super::error::Code;
 use super::reading::{Fields, Origin, Problem, Reading};
-use super::{Executors, places, units};
+use super::{Executors, executors as kinds, units};
 
-/// Executors that DESIGN names and this release does not have.
-const LATER: [&str; 4] = ["handler", "lambda", "docker", "ecs"];
-const KEYS: [&str; 10] = [
-    "command",
+/// What a lane may say beside its executor.
+const OWN_KEYS: [&str; 5] = [
     "max_object",
     "max_items_per_batch",
     "timeout",
     "grace",
     "output",
-    LATER[0],
-    LATER[1],
-    LATER[2],
-    LATER[3],
 ];
-const OURS: usize = 6;
-const COMMAND_EXAMPLE: &str = "[\"./thumbnail\", \"{path}\"]";
 
 /// The value is there and was refused; the errors say why.
 struct Refused;
@@ -53,15 +45,9 @@ pub(super) fn read(
         return absent(reading, lane, executors);
     };
     let (table, span) = reading.table(job, lane.as_str(), "{ command = [\"./work\"] }")?;
-    let names_later = LATER.iter().any(|key| table.contains_key(*key));
-    let known = if names_later {
-        &KEYS[..]
-    } else {
-        &KEYS[..OURS]
-    };
-    let fields = reading.open(&title, (table, span.clone()), known);
+    let known = [&kinds::KEYS[..], &OWN_KEYS[..]].concat();
+    let fields = reading.open(&title, (table, span.clone()), &known);
 
-    let executor = executor(reading, &fields, executors);
     let object_bytes_max = max_object(reading, &fields);
     let batch = batch(reading, &fields, lane);
     let timeout_default = match lane {
@@ -80,6 +66,12 @@ pub(super) fn read(
         }
         None => Some(OutputMode::Keep),
     };
+    let executor = kinds::read(
+        reading,
+        &fields,
+        executors,
+        output.unwrap_or(OutputMode::Keep),
+    );
     let max_object_origin = match fields.get("max_object") {
         Some(value) => Origin::File(value.span()),
         None => Origin::File(span.clone()),
@@ -116,96 +108,11 @@ fn absent(reading: &mut Reading<'_>, lane: Lane, executors: Executors) -> Option
         }),
         (Lane::Function, Executors::Commands) => {
             let message = "the job says not what to run: it has no [function]";
-            let help = format!("add [function] with command = {COMMAND_EXAMPLE}");
+            let help = format!("add [function] with command = {}", kinds::COMMAND_EXAMPLE);
             reading.refuse(Origin::Whole, Problem::new(Code::Missing, message, help));
             None
         }
     }
-}
-
-fn executor(
-    reading: &mut Reading<'_>,
-    fields: &Fields<'_>,
-    executors: Executors,
-) -> Option<ExecutorSpec> {
-    let mut is_refused = false;
-    for key in LATER.into_iter().filter(|key| fields.get(key).is_some()) {
-        is_refused = true;
-        if fields.get("command").is_some() {
-            let message = format!("{} has both `command` and `{key}`", fields.title);
-            let help = "keep `command`; a lane has exactly one executor";
-            reading.refuse_at(
-                fields.key_span(key),
-                Problem::new(Code::Conflict, message, help),
-            );
-            continue;
-        }
-        let message = format!("`{key}` is not in this release");
-        let help = format!("run a program instead: command = {COMMAND_EXAMPLE}");
-        reading.refuse_at(
-            fields.key_span(key),
-            Problem::new(Code::NotYet, message, help),
-        );
-    }
-    if fields.get("command").is_none() {
-        if is_refused {
-            return None;
-        }
-        if executors == Executors::InProcess {
-            return Some(ExecutorSpec::InProcess);
-        }
-        let help = format!("say what to run: command = {COMMAND_EXAMPLE}");
-        reading.require(fields, "command", &help);
-        return None;
-    }
-    let argv = command(reading, fields)?;
-    (!is_refused).then(|| ExecutorSpec::Command {
-        argv,
-        cwd: reading.base.to_path_buf(),
-    })
-}
-
-/// argv as it is written; only the program's own path is filled in: `${…}` in an argument may be
-/// meant for a shell that the program is.
-fn command(reading: &mut Reading<'_>, fields: &Fields<'_>) -> Option<Vec<String>> {
-    if let Some(value) = fields.get("command")
-        && let Some(line) = value.get_ref().as_str()
-    {
-        let words: Vec<String> = line
-            .split_whitespace()
-            .map(|word| format!("{word:?}"))
-            .collect();
-        let message = "`command` must be a list: the program, then its arguments";
-        let help = format!(
-            "write command = [{}], or command = [\"sh\", \"-c\", {line:?}]",
-            words.join(", ")
-        );
-        reading.refuse_at(value.span(), Problem::new(Code::WrongType, message, help));
-        return None;
-    }
-    let words = reading.texts(fields, "command", COMMAND_EXAMPLE)?;
-    let mut argv = Vec::new();
-    for (index, word) in words.get_ref().iter().enumerate() {
-        let text = match index {
-            0 => {
-                let program = places::expand(word.get_ref(), reading.env);
-                reading.take(word.span(), program)?
-            }
-            _ => (*word.get_ref()).to_owned(),
-        };
-        if text.contains('\0') || (index == 0 && text.is_empty()) {
-            let message = "an argument holds a NUL character, or the program has no name";
-            let problem = Problem::new(
-                Code::BadForm,
-                message,
-                "name a program, and pass plain text",
-            );
-            reading.refuse_at(word.span(), problem);
-            return None;
-        }
-        argv.push(text);
-    }
-    Some(argv)
 }
 
 fn max_object(reading: &mut Reading<'_>, fields: &Fields<'_>) -> Result<Option<u64>, Refused> {
@@ -217,12 +124,17 @@ fn max_object(reading: &mut Reading<'_>, fields: &Fields<'_>) -> Result<Option<u
         let bytes = reading.whole(fields, KEY, 0..=i64::MAX as u64);
         return bytes.map(Some).ok_or(Refused);
     }
-    let text = reading.text(fields, KEY, "\"64 MiB\"").ok_or(Refused)?;
+    size(reading, fields, KEY).map(Some).ok_or(Refused)
+}
+
+/// A size with a unit that is there.
+pub(super) fn size(reading: &mut Reading<'_>, fields: &Fields<'_>, key: &str) -> Option<u64> {
+    let text = reading.text(fields, key, "\"64 MiB\"")?;
     let size = units::size(text.get_ref()).map_err(|message| {
         let help = "write a number with a unit, such as \"64 MiB\", \"500 KB\" or \"2 GiB\"";
         Problem::new(Code::BadUnit, message, help)
     });
-    reading.take(text.span(), size).map(Some).ok_or(Refused)
+    reading.take(text.span(), size)
 }
 
 fn batch(reading: &mut Reading<'_>, fields: &Fields<'_>, lane: Lane) -> Option<u32> {

@@ -10,6 +10,7 @@
 mod check;
 pub mod error;
 mod events;
+mod executors;
 mod input;
 mod lanes;
 mod places;
@@ -311,14 +312,16 @@ fn max_concurrency(
     if job.get(KEY).is_some() {
         return written.map(|number| u32::try_from(number).expect("at most MAX_CONCURRENCY_MAX"));
     }
-    let runs_commands = lanes
+    let computes_here = lanes
         .into_iter()
         .flatten()
         .any(|lane| match lane.spec.executor {
-            ExecutorSpec::Command { .. } => true,
-            ExecutorSpec::InProcess => false,
+            ExecutorSpec::Command { .. } | ExecutorSpec::Handler(_) | ExecutorSpec::Docker(_) => {
+                true
+            }
+            ExecutorSpec::Lambda(_) | ExecutorSpec::Ecs(_) | ExecutorSpec::InProcess => false,
         });
-    Some(if runs_commands {
+    Some(if computes_here {
         options.cores.max(1)
     } else {
         MAX_CONCURRENCY_DEFAULT

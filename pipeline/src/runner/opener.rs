@@ -8,11 +8,11 @@ use async_trait::async_trait;
 use tokio::sync::OnceCell;
 
 use crate::adapters::command::{CommandExecutor, CommandSpec, Reaper};
-use crate::core::job::{ExecutorSpec, InputSpec, Job};
+use crate::core::job::{ExecutorSpec, Job, LaneSpec};
 use crate::core::lane::Lane;
 use crate::job_file::{self, Executors, JobErrors, Overrides, ParseOptions};
 use crate::ledger::RunRow;
-use crate::ports::Executor;
+use crate::ports::{Executor, Objects};
 use crate::shell::{OpenRun, OpenedRun};
 
 use super::backend::Backend;
@@ -138,7 +138,7 @@ impl JobOpener {
     pub async fn lane_executors(
         &self,
         job: &Job,
-        input: &Arc<dyn crate::ports::Objects>,
+        input: &Arc<dyn Objects>,
     ) -> Result<BTreeMap<Lane, Arc<dyn Executor>>, String> {
         let mut executors: BTreeMap<Lane, Arc<dyn Executor>> = BTreeMap::new();
         if self.calls == Calls::Elsewhere {
@@ -146,35 +146,48 @@ impl JobOpener {
         }
         for lane in Lane::ALL {
             let Some(spec) = job.lane(lane) else { continue };
-            let executor: Arc<dyn Executor> = match (&spec.executor, &self.handler) {
-                (ExecutorSpec::InProcess, Some(handler)) => handler.clone(),
-                (ExecutorSpec::InProcess, None) => {
-                    return Err(format!(
-                        "the {lane} lane's handler is part of another program"
-                    ));
-                }
-                (ExecutorSpec::Command { argv, cwd }, _) => {
-                    let objects = match &job.input {
-                        InputSpec::Objects(_) | InputSpec::Events(_) => Some(input.clone()),
-                        InputSpec::Jsonl(_)
-                        | InputSpec::Csv { .. }
-                        | InputSpec::Json(_)
-                        | InputSpec::Inline(_)
-                        | InputSpec::Range { .. } => None,
-                    };
-                    let spec = CommandSpec {
-                        argv: argv.clone(),
-                        cwd: cwd.clone(),
-                        output: spec.output,
-                    };
-                    let command = CommandExecutor::new(&spec, objects, self.reaper().await?);
-                    Arc::new(command.map_err(|e| format!("{lane} lane: {e}"))?)
-                }
-            };
+            let objects = job.input.is_objects().then(|| input.clone());
+            let executor = self.executor(spec, objects).await;
+            let executor = executor.map_err(|problem| format!("{lane} lane: {problem}"))?;
             executors.insert(lane, executor);
         }
         Ok(executors)
     }
+}
+
+impl JobOpener {
+    async fn executor(
+        &self,
+        spec: &LaneSpec,
+        objects: Option<Arc<dyn Objects>>,
+    ) -> Result<Arc<dyn Executor>, String> {
+        match (&spec.executor, &self.handler) {
+            (ExecutorSpec::InProcess, Some(handler)) => Ok(handler.clone()),
+            (ExecutorSpec::InProcess, None) => {
+                Err("its handler is part of another program".to_owned())
+            }
+            (ExecutorSpec::Command { argv, cwd }, _) => {
+                let spec = CommandSpec {
+                    argv: argv.clone(),
+                    cwd: cwd.clone(),
+                    output: spec.output,
+                };
+                let command = CommandExecutor::new(&spec, objects, self.reaper().await?);
+                Ok(Arc::new(command.map_err(|error| error.to_string())?))
+            }
+            (ExecutorSpec::Handler(_), _) => Err(not_built("handler", "local")),
+            (ExecutorSpec::Docker(_), _) => Err(not_built("docker", "docker")),
+            (ExecutorSpec::Lambda(_), _) => Err(not_built("lambda", "aws")),
+            (ExecutorSpec::Ecs(_), _) => Err(not_built("ecs", "aws")),
+        }
+    }
+}
+
+/// What a program says that was built without an executor.
+fn not_built(executor: &str, feature: &str) -> String {
+    format!(
+        "this trommel was built without `{executor}`; build it with `cargo build --release --features {feature}`"
+    )
 }
 
 #[async_trait]
