@@ -15,6 +15,8 @@ pub mod directory;
 pub mod handler;
 #[cfg(any(feature = "local", feature = "aws"))]
 pub(crate) mod invocation;
+#[cfg(feature = "local")]
+pub mod runtime_api;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 #[cfg(feature = "local")]

@@ -52,18 +52,16 @@ codes! {
     BadPlace = "E0110",
     /// Two or more keys of which one excludes the other.
     Conflict = "E0111",
-    /// Something this release cannot do.
-    NotYet = "E0112",
     /// Something the job writes lies in what it reads.
-    Endless = "E0113",
+    Endless = "E0112",
     /// A lane that nothing can ever reach, or a rule that can never match.
-    Unreachable = "E0114",
+    Unreachable = "E0113",
     /// The file as a whole is too large, or there are too many rules.
-    TooMuch = "E0115",
+    TooMuch = "E0114",
     /// A name that cannot name a job.
-    BadName = "E0116",
+    BadName = "E0115",
     /// An error class that is misspelt.
-    BadClass = "E0117",
+    BadClass = "E0116",
 }
 
 impl fmt::Display for Code {

@@ -51,6 +51,9 @@ const CPUS_MAX: f64 = 4096.0;
 /// Docker's least ("Runtime options with Memory, CPUs, and GPUs"): less does not start anything.
 const MEMORY_BYTES_MIN: u64 = 6 << 20;
 
+/// The value is there and was refused; the errors say why.
+struct Refused;
+
 /// Reads the one executor of a lane.
 pub(super) fn read(
     reading: &mut Reading<'_>,
@@ -111,7 +114,7 @@ fn handler(reading: &mut Reading<'_>, lane: &Fields<'_>) -> Option<HandlerSpec> 
         argv: argv?,
         cwd,
         environment: environment?,
-        memory_bytes: memory_bytes?,
+        memory_bytes: memory_bytes.ok()?,
     })
 }
 
@@ -154,8 +157,8 @@ fn docker(reading: &mut Reading<'_>, lane: &Fields<'_>, output: OutputMode) -> O
         image: image?,
         argv: argv?,
         environment: environment?,
-        memory_bytes: memory_bytes?,
-        cpu_millis: cpu_millis?,
+        memory_bytes: memory_bytes.ok()?,
+        cpu_millis: cpu_millis.ok()?,
         network: match network? {
             name if name == "none" => Network::None,
             name => Network::Named(name),
@@ -347,25 +350,25 @@ fn environment(reading: &mut Reading<'_>, fields: &Fields<'_>) -> Option<BTreeMa
 }
 
 /// `memory`, if it is there.
-fn memory(reading: &mut Reading<'_>, fields: &Fields<'_>) -> Option<Option<u64>> {
+fn memory(reading: &mut Reading<'_>, fields: &Fields<'_>) -> Result<Option<u64>, Refused> {
     const KEY: &str = "memory";
     let Some(value) = fields.get(KEY) else {
-        return Some(None);
+        return Ok(None);
     };
-    let bytes = lanes::size(reading, fields, KEY)?;
+    let bytes = lanes::size(reading, fields, KEY).ok_or(Refused)?;
     if bytes < MEMORY_BYTES_MIN {
         let message = "nothing starts with so little memory";
         let help = "write at least \"6 MiB\"; most languages need ten times that";
         reading.refuse_at(value.span(), Problem::new(Code::OutOfBounds, message, help));
-        return None;
+        return Err(Refused);
     }
-    Some(Some(bytes))
+    Ok(Some(bytes))
 }
 
 /// `cpus`, if it is there, in thousandths.
-fn cpus(reading: &mut Reading<'_>, fields: &Fields<'_>) -> Option<Option<u64>> {
+fn cpus(reading: &mut Reading<'_>, fields: &Fields<'_>) -> Result<Option<u64>, Refused> {
     let Some(value) = fields.get("cpus") else {
-        return Some(None);
+        return Ok(None);
     };
     let text = match (value.get_ref().as_float(), value.get_ref().as_integer()) {
         (Some(float), _) => Some(float.as_str()),
@@ -374,12 +377,12 @@ fn cpus(reading: &mut Reading<'_>, fields: &Fields<'_>) -> Option<Option<u64>> {
     };
     let cpus = text.and_then(|text| text.replace('_', "").parse::<f64>().ok());
     match cpus.filter(|cpus| (0.001..=CPUS_MAX).contains(cpus)) {
-        Some(cpus) => Some(Some((cpus * 1000.0).round() as u64)),
+        Some(cpus) => Ok(Some((cpus * 1000.0).round() as u64)),
         None => {
             let message = "`cpus` must be a number of cores";
             let help = format!("write cpus = 0.5, or any other number up to {CPUS_MAX}");
             reading.refuse_at(value.span(), Problem::new(Code::OutOfBounds, message, help));
-            None
+            Err(Refused)
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod bad_files;
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -9,7 +10,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::core::class::Class;
-use crate::core::job::{CsvHeaders, LaneSpec, OutputMode};
+use crate::core::job::{
+    CsvHeaders, DockerSpec, EcsSpec, HandlerSpec, LambdaSpec, LaneSpec, Network, OutputMode,
+};
 use crate::core::retry::{Errors, Jitter, Then};
 use bad_files::bad_files;
 
@@ -330,6 +333,107 @@ fn what_the_command_line_says_wrong_is_told_as_its_option() {
       --> --ledger or TROMMEL_LEDGER
       help: write "sqlite:PATH" or "dynamodb:TABLE"
     "#);
+}
+
+/// The executor of a function lane that says this.
+fn executor(text: &str) -> ExecutorSpec {
+    good(&format!(
+        "input = {{ range = \"0..9\" }}\n[function]\n{text}\n"
+    ))
+    .function
+    .executor
+}
+
+fn variables(name: &str, value: &str) -> BTreeMap<String, String> {
+    [(name.to_owned(), value.to_owned())].into()
+}
+
+#[test]
+fn a_handler_is_a_program_or_a_table() {
+    let short = HandlerSpec {
+        argv: vec!["/home/ada/bootstrap".to_owned()],
+        cwd: "/jobs/photos".into(),
+        environment: BTreeMap::new(),
+        memory_bytes: None,
+    };
+    let said = executor("handler = [\"~/bootstrap\"]");
+    assert_eq!(said, ExecutorSpec::Handler(short.clone()));
+    let long = HandlerSpec {
+        environment: variables("YEAR", "of 2026"),
+        memory_bytes: Some(512 << 20),
+        ..short
+    };
+    let said = executor(
+        "[function.handler]\ncommand = [\"~/bootstrap\"]\nmemory = \"512 MiB\"\nenvironment = { YEAR = \"of ${YEAR}\" }",
+    );
+    assert_eq!(said, ExecutorSpec::Handler(long));
+}
+
+#[test]
+fn a_lambda_is_a_name() {
+    let function = "arn:aws:lambda:eu-west-1:123456789012:function:thumbnails:live".to_owned();
+    let said = executor(&format!("lambda = \"{function}\""));
+    assert_eq!(said, ExecutorSpec::Lambda(LambdaSpec { function }));
+}
+
+#[test]
+fn a_container_is_an_image_or_a_table() {
+    let short = DockerSpec {
+        image: "work:latest".to_owned(),
+        argv: Vec::new(),
+        environment: BTreeMap::new(),
+        memory_bytes: None,
+        cpu_millis: None,
+        network: Network::Named("bridge".to_owned()),
+        output: OutputMode::Keep,
+    };
+    assert_eq!(
+        executor("docker = \"work:latest\""),
+        ExecutorSpec::Docker(short.clone())
+    );
+    let long = DockerSpec {
+        argv: ["cat", "{path}", "${KEPT}"].map(str::to_owned).to_vec(),
+        environment: variables("A", "b"),
+        memory_bytes: Some(64 << 20),
+        cpu_millis: Some(1500),
+        network: Network::None,
+        output: OutputMode::None,
+        ..short
+    };
+    let said = executor(
+        "output = \"none\"\ndocker = { image = \"work:latest\", command = [\"cat\", \"{path}\", \"${KEPT}\"], \
+         memory = \"64 MiB\", cpus = 1.5, network = \"none\", environment = { A = \"b\" } }",
+    );
+    assert_eq!(said, ExecutorSpec::Docker(long));
+}
+
+#[test]
+fn a_task_names_where_it_runs() {
+    let said = executor(
+        "ecs = { cluster = \"media\", task_definition = \"work:3\", container = \"work\", subnets = [\"a\", \"b\"], \
+         capacity_provider = \"FARGATE_SPOT\" }",
+    );
+    let wanted = EcsSpec {
+        cluster: "media".to_owned(),
+        task_definition: "work:3".to_owned(),
+        container: "work".to_owned(),
+        subnets: vec!["a".to_owned(), "b".to_owned()],
+        security_groups: Vec::new(),
+        capacity_provider: Some("FARGATE_SPOT".to_owned()),
+        environment: BTreeMap::new(),
+    };
+    assert_eq!(said, ExecutorSpec::Ecs(wanted));
+}
+
+#[test]
+fn what_computes_here_has_as_many_calls_as_cores_and_what_computes_elsewhere_many() {
+    let at_one_time = |text: &str| {
+        let text = format!("input = {{ range = \"0..9\" }}\n[function]\n{text}\n");
+        good(&text).max_concurrency
+    };
+    assert_eq!(at_one_time("handler = [\"true\"]"), 2);
+    assert_eq!(at_one_time("docker = \"x\""), 2);
+    assert_eq!(at_one_time("lambda = \"x\""), MAX_CONCURRENCY_DEFAULT);
 }
 
 #[test]

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use tokio::sync::OnceCell;
 
 use crate::adapters::command::{CommandExecutor, CommandSpec, Reaper};
-use crate::core::job::{ExecutorSpec, Job, LaneSpec};
+use crate::adapters::runtime_api::HandlerExecutor;
+use crate::core::job::{ExecutorSpec, HandlerSpec, Job, LaneSpec, OutputMode};
 use crate::core::lane::Lane;
 use crate::job_file::{self, Executors, JobErrors, Overrides, ParseOptions};
 use crate::ledger::RunRow;
@@ -78,6 +79,8 @@ pub struct JobOpener {
     handler: Option<Arc<dyn Executor>>,
     reaper_program: Option<std::path::PathBuf>,
     reaper: OnceCell<Arc<Reaper>>,
+    /// Those that were asked for so far; a job has one or two.
+    handlers: Mutex<Vec<(HandlerSpec, HandlerExecutor)>>,
 }
 
 impl JobOpener {
@@ -90,6 +93,7 @@ impl JobOpener {
             handler: None,
             reaper_program,
             reaper: OnceCell::new(),
+            handlers: Mutex::default(),
         }
     }
 
@@ -109,6 +113,7 @@ impl JobOpener {
             handler: Some(handler),
             reaper_program: None,
             reaper: OnceCell::new(),
+            handlers: Mutex::default(),
         }
     }
 
@@ -156,6 +161,20 @@ impl JobOpener {
 }
 
 impl JobOpener {
+    /// The processes of a handler, which the runs of this process share: windows come and go, and a start takes longer than
+    /// many a call.
+    async fn pooled(&self, spec: &HandlerSpec) -> Result<HandlerExecutor, String> {
+        let reaper = self.reaper().await?;
+        let mut handlers = self.handlers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, known)) = handlers.iter().find(|(known, _)| known == spec) {
+            return Ok(known.clone());
+        }
+        let made = HandlerExecutor::new(spec.clone(), None, OutputMode::Keep, reaper);
+        let made = made.map_err(|error| error.to_string())?;
+        handlers.push((spec.clone(), made.clone()));
+        Ok(made)
+    }
+
     async fn executor(
         &self,
         spec: &LaneSpec,
@@ -175,7 +194,10 @@ impl JobOpener {
                 let command = CommandExecutor::new(&spec, objects, self.reaper().await?);
                 Ok(Arc::new(command.map_err(|error| error.to_string())?))
             }
-            (ExecutorSpec::Handler(_), _) => Err(not_built("handler", "local")),
+            (ExecutorSpec::Handler(handler), _) => {
+                let pooled = self.pooled(handler).await?;
+                Ok(Arc::new(pooled.with(spec.timeout, spec.output)))
+            }
             (ExecutorSpec::Docker(_), _) => Err(not_built("docker", "docker")),
             (ExecutorSpec::Lambda(_), _) => Err(not_built("lambda", "aws")),
             (ExecutorSpec::Ecs(_), _) => Err(not_built("ecs", "aws")),

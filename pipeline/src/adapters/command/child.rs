@@ -8,13 +8,13 @@ use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::time::Instant;
 
-use super::reaper::{Note, Reaper};
+use super::group::Group;
+use super::reaper::Reaper;
 use crate::ports::executor::{OUTPUT_BYTES_MAX, Stop};
 
 /// How much of the end of stderr is kept: a cause is half as long, and the last line may be cut off it.
@@ -175,14 +175,7 @@ impl Running {
             .stderr(Stdio::piped());
         let mut child = Command::from(command).spawn()?;
         let process = child.id().expect("it was not waited for yet");
-        let mut group = Group {
-            id: Pid::from_raw(process as i32),
-            is_ours: true,
-            note: None,
-        };
-        if let Some(reaper) = reaper {
-            group.note = Some(reaper.note(group.id)?);
-        }
+        let group = Group::of(process, reaper)?;
         Ok(Self {
             group,
             stdout: child.stdout.take(),
@@ -348,35 +341,5 @@ async fn until(deadline: Option<Instant>) {
     match deadline {
         Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
-    }
-}
-
-/// The processes of one call; killed together, at the latest when this is dropped.
-struct Group {
-    id: Pid,
-    is_ours: bool,
-    note: Option<Note>,
-}
-
-impl Group {
-    fn signal(&self, signal: Signal) {
-        if !self.is_ours {
-            return;
-        }
-        // It fails if all of them have ended, which is as good.
-        let _ = killpg(self.id, signal);
-    }
-
-    /// Kills what is left. From then on the number may become another's, and is not used again.
-    fn end(&mut self) {
-        self.signal(Signal::SIGKILL);
-        self.is_ours = false;
-        self.note = None;
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        self.end();
     }
 }

@@ -10,6 +10,7 @@
 
 mod argv;
 mod child;
+mod group;
 mod protocol;
 mod reaper;
 mod scratch;
@@ -23,6 +24,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 pub use argv::{ResolveError, resolve};
+pub(in crate::adapters) use group::Group;
+pub(in crate::adapters) use reaper::SESSION_VARIABLE;
 pub use reaper::{Reaper, reaper_main};
 
 use crate::core::class::{Class, Failure};
@@ -198,7 +201,7 @@ impl CommandExecutor {
         let mut command = Command::new(&self.program);
         command.args(arguments).current_dir(&self.cwd);
         if let Some(reaper) = &self.reaper {
-            command.env(reaper::SESSION_VARIABLE, reaper.session());
+            command.env(SESSION_VARIABLE, reaper.session());
         }
         command
     }

@@ -24,7 +24,7 @@ use nix::sys::signal::{SigSet, Signal, kill, killpg};
 use nix::unistd::Pid;
 
 /// In the environment of every process of a call: which worker's it is.
-pub(super) const SESSION_VARIABLE: &str = "TROMMEL_SESSION";
+pub(in crate::adapters) const SESSION_VARIABLE: &str = "TROMMEL_SESSION";
 
 /// Tells the helper which mark to look for.
 const MARK_VARIABLE: &str = "TROMMEL_REAPER_SESSION";
@@ -99,7 +99,7 @@ impl Reaper {
     }
 
     /// The value of [`SESSION_VARIABLE`] for this worker's calls.
-    pub(super) fn session(&self) -> &str {
+    pub(in crate::adapters) fn session(&self) -> &str {
         &self.session
     }
 

@@ -68,7 +68,35 @@ pub(super) fn bad_files() -> Vec<(&'static str, String)> {
             "two executors",
             lane("command = [\"true\"]\nlambda = \"thumbnail\""),
         ),
-        ("a later executor", lane("docker = \"thumbnail:latest\"")),
+        (
+            "a handler's misspelt key",
+            lane("handler = { comand = [\"./bootstrap\"], memory = \"1 KiB\" }"),
+        ),
+        (
+            "a handler as a line",
+            lane("handler = \"python3 -m awslambdaric app.handler\""),
+        ),
+        ("a function without a name", lane("lambda = \"\"")),
+        (
+            "a container's impossible bounds",
+            lane(
+                "docker = { image = \"x\", cpus = \"two\", environment = { TROMMEL_RUN = \"x\" } }",
+            ),
+        ),
+        (
+            "a variable that is no text",
+            lane("docker = { image = \"x\", environment = { DEBUG = 1 } }"),
+        ),
+        (
+            "half a task",
+            lane("ecs = { cluster = \"media\", task_definition = \"x\" }"),
+        ),
+        (
+            "tasks for batches",
+            lane(
+                "max_items_per_batch = 9\necs = { cluster = \"c\", task_definition = \"t\", container = \"w\", subnets = [\"s\"] }",
+            ),
+        ),
         (
             "a command line",
             lane("command = \"convert -resize 50% {path}\""),
