@@ -74,9 +74,15 @@ impl CallReport {
     }
 }
 
-/// Carries out calls. Implementations: command, in-process handler; later Lambda, containers.
+/// Carries out calls. Implementations: commands, Lambda handlers run here, containers, AWS Lambda and ECS, in-process handlers.
 #[async_trait]
 pub trait Executor: Send + Sync {
+    /// How long a call may take until its handler starts, beyond the lane's timeout, at most. An executor that answers more
+    /// than nothing ends calls that ran longer than the timeout itself, as `Timeout`; who calls stops them later.
+    fn start_wait_max(&self) -> Duration {
+        Duration::ZERO
+    }
+
     /// Carries out one call. Answers exactly one report an item. After `stop` it ends within the call's
     /// grace and answers what is known by then. Dropping the future ends the call too, by force. A single
     /// item's failure is `Failed`; `Undecided` is for a call that ended without saying.

@@ -2,8 +2,8 @@
 //!
 //! A handler's program asks the Lambda Runtime API for work. This is the host of that API: a pool of processes for each
 //! handler ([`pool`]), an endpoint for each process ([`endpoint`], [`desk`]), and what their words and deaths mean
-//! ([`crate::adapters::invocation`]). It decides neither retries nor timeouts; it knows the lane's timeout because Lambda
-//! tells handlers their deadline.
+//! ([`crate::adapters::invocation`]). It decides no retries. The lane's timeout it minds itself: as on Lambda, a function
+//! is told its deadline, and its time begins when its process is there.
 
 #![expect(
     clippy::disallowed_methods,
@@ -16,24 +16,20 @@ mod memory;
 mod pool;
 mod process;
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
-
-use async_trait::async_trait;
-use tokio::time::Instant;
 
 use crate::adapters::command::{Reaper, ResolveError};
 use crate::adapters::invocation;
 use crate::core::class::{Class, Failure};
 use crate::core::job::{HandlerSpec, OutputMode};
 use crate::ports::executor::{Call, CallItem, CallReport, Executor, ItemReport, Stop};
+use async_trait::async_trait;
 use desk::{Said, Task};
 pub use pool::ColdStarts;
 use pool::Pool;
 use process::{Death, Ready};
-
-/// A call that was stopped so shortly before its deadline was stopped for it.
-const DEADLINE_SLACK: Duration = Duration::from_millis(100);
 
 /// The deadline of a call whose lane has no timeout: Lambda's handlers expect one. A day.
 const DEADLINE_DEFAULT: Duration = Duration::from_hours(24);
@@ -82,21 +78,14 @@ impl HandlerExecutor {
 
     async fn invoke(&self, call: &Call, items: &[&CallItem], stop: &Stop) -> Result<Said, NotSaid> {
         let asked = invocation::invocation(call, items).map_err(NotSaid::Failed)?;
-        let begun = Instant::now();
-        let timeout = self.timeout.unwrap_or(DEADLINE_DEFAULT);
-        let ended = Ending {
-            stop,
-            deadline: begun + timeout,
-            grace: call.grace,
-        };
-        let task = Task::new(asked, timeout);
         loop {
             let ready = tokio::select! {
                 biased;
-                () = ended.impatient() => return Err(NotSaid::Stopped),
+                () = impatient(stop, call.grace) => return Err(NotSaid::Stopped),
                 ready = self.pool.ready() => ready.map_err(NotSaid::Failed)?,
             };
-            match self.ask(ready, task.clone(), &ended).await {
+            let task = Task::new(asked.clone(), self.timeout.unwrap_or(DEADLINE_DEFAULT));
+            match self.ask(ready, task, impatient(stop, call.grace)).await {
                 Ok(said) => return Ok(said),
                 // It ended while nobody had asked it anything: another is asked.
                 Err(NotSaid::NeverTaken) => {}
@@ -110,12 +99,17 @@ impl HandlerExecutor {
         &self,
         mut ready: Ready,
         task: Task,
-        ending: &Ending<'_>,
+        impatient: impl Future<Output = ()>,
     ) -> Result<Said, NotSaid> {
         let told = tokio::select! {
             biased;
             told = ready.ask(task) => told,
-            () = ending.impatient() => return Err(NotSaid::Stopped),
+            () = impatient => return Err(NotSaid::Stopped),
+            timeout = late(self.timeout) => {
+                let cause = format!("ran longer than {timeout:?}");
+                let cause = invocation::with_log(&cause, &ready.log());
+                return Err(NotSaid::Failed(Failure::new(Class::Timeout, cause)));
+            }
         };
         match told {
             Ok(said) => {
@@ -128,23 +122,20 @@ impl HandlerExecutor {
     }
 }
 
-/// When a call that is under way is given up.
-struct Ending<'a> {
-    stop: &'a Stop,
-    deadline: Instant,
-    grace: Duration,
+/// Returns when nobody waits any longer for a call that was stopped. It may answer within the grace: a handler cannot be
+/// told to hurry.
+async fn impatient(stop: &Stop, grace: Duration) {
+    stop.cancelled().await;
+    tokio::time::sleep(grace).await;
 }
 
-impl Ending<'_> {
-    /// Returns when nobody waits any longer. Lambda ends a process at its deadline at once; a call that is stopped before it
-    /// may still answer within the grace: a handler cannot be told to hurry.
-    async fn impatient(&self) {
-        self.stop.cancelled().await;
-        let at = Instant::now();
-        if at + DEADLINE_SLACK < self.deadline {
-            tokio::time::sleep_until(self.deadline.min(at + self.grace)).await;
-        }
-    }
+/// Returns when a call that begins now has run too long. As on Lambda, it has no grace then.
+async fn late(timeout: Option<Duration>) -> Duration {
+    let Some(timeout) = timeout else {
+        return std::future::pending().await;
+    };
+    tokio::time::sleep(timeout).await;
+    timeout
 }
 
 /// Why a function said nothing.
@@ -157,6 +148,10 @@ enum NotSaid {
 
 #[async_trait]
 impl Executor for HandlerExecutor {
+    fn start_wait_max(&self) -> Duration {
+        process::START_WAIT_MAX
+    }
+
     async fn call(&self, call: Call, stop: Stop) -> CallReport {
         let items: Vec<&CallItem> = call.items.iter().collect();
         let reports = match self.invoke(&call, &items, &stop).await {

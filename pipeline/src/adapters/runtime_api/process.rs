@@ -27,7 +27,7 @@ const LOG_BYTES_KEPT: usize = 4096;
 const READ_BYTES: usize = 4096;
 
 /// A process that does not ask for work within this is given up; Lambda gives ten seconds, on faster disks.
-const START_WAIT_MAX: Duration = Duration::from_mins(2);
+pub(super) const START_WAIT_MAX: Duration = Duration::from_mins(2);
 
 /// How long what a dead process wrote last may take to arrive.
 const LAST_WORDS_WAIT_MAX: Duration = Duration::from_millis(200);
@@ -269,6 +269,11 @@ impl Ready {
             log: self.desk.tail.since_begun(),
             was_asked,
         })
+    }
+
+    /// What it wrote since it took its event.
+    pub(super) fn log(&self) -> Vec<u8> {
+        self.desk.tail.since_begun()
     }
 
     /// Waits a moment for what was written last.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::time::Instant;
 
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
@@ -273,11 +274,19 @@ async fn a_stopped_call_ends_with_its_grace_and_its_process_too() {
 }
 
 #[tokio::test]
-async fn at_its_deadline_a_call_has_no_grace() {
-    let executor = handler(&[]).with(Some(Duration::from_millis(100)), OutputMode::Keep);
-    let (report, took) = stopped(&executor, 1000.0, Duration::from_secs(1000)).await;
-    assert!(matches!(report, ItemReport::Undecided(_)), "{report:?}");
-    assert!(took < PATIENCE, "{took:?}");
+async fn a_call_that_runs_too_long_is_ended_and_the_time_its_process_starts_is_no_part_of_it() {
+    let timeout = Some(Duration::from_millis(300));
+    let executor = handler(&[("START_SECONDS", "1")]).with(timeout, OutputMode::Keep);
+    let said = output_of(&executor, &json!({})).await;
+    let process = said["pid"].as_i64().expect("a number");
+    assert!(executor.cold_starts().median > Duration::from_secs(1));
+    let long = json!({"do": "sleep", "seconds": 1000});
+    let (class, cause) = failure_of_call(&executor, &long).await;
+    assert_eq!(
+        (class.as_str(), cause.as_str()),
+        ("Timeout", "ran longer than 300ms\nlog: goes to sleep")
+    );
+    until_gone(process).await;
 }
 
 #[tokio::test]

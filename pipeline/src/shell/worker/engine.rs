@@ -413,7 +413,9 @@ impl Engine {
                 let start = Start {
                     page: id,
                     unit,
-                    timeout: spec.timeout,
+                    timeout: spec
+                        .timeout
+                        .map(|timeout| timeout + executor.start_wait_max()),
                 };
                 let now = self.env.runtime.clock.tick();
                 self.calls.start(executor, call, start, now);

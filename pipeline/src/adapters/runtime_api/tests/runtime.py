@@ -24,6 +24,7 @@ if os.environ.get("START") == "error":
 if os.environ.get("START") == "exit":
     print("cannot find its model", file=sys.stderr, flush=True)
     sys.exit(7)
+time.sleep(float(os.environ.get("START_SECONDS", "0")))
 
 calls = 0
 while True:
@@ -39,6 +40,7 @@ while True:
     elif do == "kill":
         os.kill(os.getpid(), 11)
     elif do == "sleep":
+        print("goes to sleep", flush=True)
         time.sleep(event["seconds"])
     elif do == "eat":
         eaten = b"x" * event["bytes"]
