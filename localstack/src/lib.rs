@@ -16,6 +16,7 @@ mod ministack;
 pub mod profile;
 mod provision;
 pub mod proxy;
+pub mod python;
 mod watchdog;
 
 pub use choice::Choice;

@@ -21,6 +21,7 @@ mod emulator_leases;
 mod journey_checksums;
 mod journey_control;
 mod journey_crashes;
+mod journey_handlers;
 mod journey_many_files;
 mod journey_poison;
 mod journey_redrive;
