@@ -8,6 +8,8 @@ use async_trait::async_trait;
 use tokio::sync::OnceCell;
 
 use crate::adapters::command::{CommandExecutor, CommandSpec, Reaper};
+#[cfg(feature = "docker")]
+use crate::adapters::docker::DockerExecutor;
 use crate::core::job::{ExecutorSpec, Job, LaneSpec};
 use crate::core::lane::Lane;
 use crate::job_file::{self, Executors, JobErrors, Overrides, ParseOptions};
@@ -176,6 +178,11 @@ impl JobOpener {
                 Ok(Arc::new(command.map_err(|error| error.to_string())?))
             }
             (ExecutorSpec::Handler(_), _) => Err(not_built("handler", "local")),
+            #[cfg(feature = "docker")]
+            (ExecutorSpec::Docker(docker), _) => {
+                Ok(Arc::new(DockerExecutor::new(docker.clone(), objects)))
+            }
+            #[cfg(not(feature = "docker"))]
             (ExecutorSpec::Docker(_), _) => Err(not_built("docker", "docker")),
             (ExecutorSpec::Lambda(_), _) => Err(not_built("lambda", "aws")),
             (ExecutorSpec::Ecs(_), _) => Err(not_built("ecs", "aws")),
