@@ -29,7 +29,7 @@ const LOG_FILE_MEBIBYTES: u64 = 16;
 const LOG_FILES: u64 = 3;
 
 /// As long as a log is no longer than this nothing of it was dropped: the last file may be new.
-pub(super) const LOG_KEPT_BYTES: u64 = (LOG_FILES - 1) * LOG_FILE_MEBIBYTES << 20;
+pub(super) const LOG_KEPT_BYTES: u64 = ((LOG_FILES - 1) * LOG_FILE_MEBIBYTES) << 20;
 
 /// Docker counts processors in billionths.
 const NANOS_PER_MILLI: u64 = 1_000_000;

@@ -52,12 +52,6 @@ impl Held {
             self.ids.remove(0);
         }
     }
-
-    /// It is somebody else's to remove, or already was.
-    #[cfg(test)]
-    pub(super) fn forget(mut self) {
-        self.ids.clear();
-    }
 }
 
 impl Drop for Held {

@@ -7,6 +7,7 @@
     reason = "a task beside the calls, which waits in real time"
 )]
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bollard::models::ContainerSummary;
@@ -47,32 +48,39 @@ impl Drop for Sweeper {
 
 async fn sweep(places: &Places) -> Result<(), EngineError> {
     let listed = places.engine.list(WORKER_LABEL).await?;
-    let ids: Vec<String> = listed.iter().filter_map(|it| it.id.clone()).collect();
+    let ids: BTreeSet<String> = listed.iter().filter_map(|it| it.id.clone()).collect();
     for container in listed {
-        let labels = container.labels.clone().unwrap_or_default();
-        if places.look_at(&labels) == Standing::MayLive {
-            continue;
-        }
-        match labels.get(CLAIM_LABEL) {
-            // It goes with its target; a new claim removes it.
-            Some(target) if ids.contains(target) => {}
-            Some(_) => {
-                places
-                    .engine
-                    .remove(&container.id.unwrap_or_default())
-                    .await?
-            }
-            None => end(places, container).await?,
+        let name = container.names.clone().unwrap_or_default();
+        if let Err(error) = look_at(places, container, &ids).await {
+            tracing::warn!(%error, ?name, "what a dead worker left is still there");
         }
     }
     Ok(())
 }
 
-async fn end(places: &Places, orphan: ContainerSummary) -> Result<(), EngineError> {
-    let (Some(id), Some(image)) = (orphan.id, orphan.image_id) else {
+async fn look_at(
+    places: &Places,
+    container: ContainerSummary,
+    listed: &BTreeSet<String>,
+) -> Result<(), EngineError> {
+    let (Some(id), Some(image), Some(labels)) =
+        (container.id, container.image_id, container.labels)
+    else {
         return Ok(());
     };
-    let Some(claim) = places.claim(&id, &image).await? else {
+    if places.look_at(&labels) == Standing::MayLive {
+        return Ok(());
+    }
+    match labels.get(CLAIM_LABEL) {
+        // It goes when its target is claimed again.
+        Some(target) if listed.contains(target) => Ok(()),
+        Some(_) => places.engine.remove(&id).await,
+        None => end(places, id, &image).await,
+    }
+}
+
+async fn end(places: &Places, id: String, image: &str) -> Result<(), EngineError> {
+    let Some(claim) = places.claim(&id, image).await? else {
         return Ok(());
     };
     tracing::info!(container = id, "ending what a dead worker left");
