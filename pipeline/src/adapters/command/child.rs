@@ -46,6 +46,13 @@ pub(in crate::adapters) enum Exit {
     /// By a signal.
     Signal(i32),
     /// By the system: it needed more memory than it may have.
+    #[cfg_attr(
+        not(feature = "docker"),
+        allow(
+            dead_code,
+            reason = "of processes without an engine the kernel only says the signal"
+        )
+    )]
     OutOfMemory,
     /// By us: it said more than [`OUTPUT_BYTES_MAX`].
     TooMuchOutput,

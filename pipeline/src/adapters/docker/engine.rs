@@ -37,7 +37,8 @@ pub(super) enum EngineError {
     Refused(String),
     /// It does not answer.
     #[error(
-        "Docker's engine does not answer: {0}; is dockerd running, and may this user open its socket?"
+        "Docker's engine does not answer: {0}; is dockerd running, and may this user open its socket \
+         (DOCKER_HOST=unix://… names another)?"
     )]
     Unreachable(String),
 }
@@ -78,16 +79,24 @@ impl From<Error> for EngineError {
 
 pub(super) type Output = BoxStream<'static, Result<LogOutput, EngineError>>;
 
-/// A connection, shared by all calls; made when it is first used.
+/// A connection, shared by all calls; made when it is first used. It goes to a socket of this machine, since
+/// files are mounted and processes looked at.
 #[derive(Clone, Default)]
 pub(super) struct Engine {
     docker: Arc<OnceCell<Docker>>,
 }
 
 impl Engine {
+    #[cfg(test)]
+    pub(super) fn at(docker: Docker) -> Self {
+        Self {
+            docker: Arc::new(OnceCell::new_with(Some(docker))),
+        }
+    }
+
     async fn docker(&self) -> Result<&Docker, EngineError> {
         let connect = || async {
-            let docker = Docker::connect_with_unix_defaults()?.with_timeout(REQUEST_WAIT_MAX);
+            let docker = Docker::connect_with_defaults()?.with_timeout(REQUEST_WAIT_MAX);
             docker.negotiate_version().await
         };
         Ok(self.docker.get_or_try_init(connect).await?)

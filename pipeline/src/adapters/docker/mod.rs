@@ -1,11 +1,11 @@
 //! The `docker` executor: a container a call, on this machine.
 //!
-//! It speaks the protocol of commands ([`super::command::protocol`]) with a container: what it is made of is
-//! said in [`container`], which one it is in [`identity`], how it is come by in [`place`], how it is followed in
-//! [`running`]. It decides neither retries nor timeouts, and fetches no images.
+//! It speaks the protocol of commands ([`super::command::protocol`]) with a container: what that is made
+//! of is said in [`container`], which one it is in [`identity`], how it is come by in [`place`], how it is
+//! followed in [`running`]. It decides neither retries nor timeouts, and fetches no images.
 //!
-//! A container outlives a worker that is killed. Whoever then calls for the same attempt adopts it; what nobody adopts
-//! is removed ([`orphans`]).
+//! A container outlives a worker that is killed. Whoever then calls for the same attempt adopts it; what
+//! nobody adopts is removed ([`orphans`]).
 
 mod container;
 mod engine;
@@ -112,17 +112,14 @@ impl DockerExecutor {
             OutputMode::Keep => Listen::All,
             OutputMode::None => Listen::Nothing,
         };
-        self.run(
-            Attempt {
-                call,
-                items: &[item],
-                listen,
-            },
+        let attempt = Attempt {
+            call,
+            items: &[item],
             task,
             input,
-            stop,
-        )
-        .await
+            listen,
+        };
+        self.run(attempt, stop).await
     }
 
     /// What a container of one item is to do.
@@ -157,31 +154,23 @@ impl DockerExecutor {
         let mut task = Task::new(&self.spec, arguments, items)?;
         task.variables = protocol::batch_variables(&call.run, items).into();
         let lines: Pieces<'_> = Box::new(protocol::batch_input(&call.run, items)?);
-        let listen = Listen::All;
-        self.run(
-            Attempt {
-                call,
-                items,
-                listen,
-            },
+        let attempt = Attempt {
+            call,
+            items,
             task,
-            Input::new(lines),
-            stop,
-        )
-        .await
+            input: Input::new(lines),
+            listen: Listen::All,
+        };
+        self.run(attempt, stop).await
     }
 
     /// Follows one container from wherever it is to its end, and removes it.
-    async fn run(
-        &self,
-        attempt: Attempt<'_>,
-        task: Task,
-        input: Input<'_>,
-        stop: &Stop,
-    ) -> Result<Ended, NotRun> {
+    async fn run(&self, attempt: Attempt<'_>, stop: &Stop) -> Result<Ended, NotRun> {
         let Attempt {
             call,
             items,
+            task,
+            input,
             listen,
         } = attempt;
         let identity = Identity::of(call, items);
@@ -223,10 +212,12 @@ impl DockerExecutor {
     }
 }
 
-/// One call, as its container is looked for.
+/// One call, and what its container is to do.
 struct Attempt<'a> {
     call: &'a Call,
     items: &'a [&'a CallItem],
+    task: Task,
+    input: Input<'a>,
     listen: Listen,
 }
 

@@ -1,10 +1,10 @@
 //! One container for one attempt: makes it, or takes over what a dead worker left of it.
 //!
 //! Before a container is made, every other that carries one of its items must be gone. What a live worker
-//! holds (this one, too: it may still be removing) is waited for. What a dead one left is claimed first; then
-//! it is adopted if it does the same for the same attempt, and removed if not. A claim is a container that is never started:
-//! the engine gives its name to one of those who ask for it, so that of all workers of a machine one adopts, and nobody
-//! sweeps what another has adopted.
+//! holds (this one, too: it may still be removing) is waited for. What a dead one left is claimed first;
+//! then it is adopted if it does the same for the same attempt, and removed if not. A claim is a container
+//! that is never started: the engine gives its name to one of those who ask for it, so that of all workers
+//! of a machine one adopts, and nobody sweeps what another has adopted.
 
 #![expect(
     clippy::disallowed_methods,
@@ -87,8 +87,8 @@ impl Places {
             }
             if Instant::now() > until {
                 let cause = format!(
-                    "another live worker on this machine still holds a container for it, {} or one that shares an item; \
-                     `docker ps -a` shows it",
+                    "another live worker on this machine still holds its container, {} or one that \
+                     shares an item; `docker ps -a` shows it",
                     wanted.identity.name()
                 );
                 return Err(Failure::new(Class::Unavailable, cause).into());
@@ -104,13 +104,11 @@ impl Places {
     async fn try_to_take(&self, wanted: &Wanted<'_>) -> Result<Option<Place>, Failure> {
         let run = wanted.identity.run_filter();
         let listed = self.engine.list(&run).await.map_err(|e| e.failure())?;
-        for container in listed {
-            let Some(found) = Found::read(container) else {
-                continue;
-            };
-            if !found.identity.overlaps(wanted.identity) {
-                continue;
-            }
+        let mut found: Vec<Found> = listed.into_iter().filter_map(Found::read).collect();
+        found.retain(|found| found.identity.overlaps(wanted.identity));
+        // What may be adopted comes last: the others are gone by then.
+        found.sort_by_key(|found| found.identity == *wanted.identity);
+        for found in found {
             if self.look_at(&found.labels) == Standing::MayLive {
                 return Ok(None);
             }
@@ -120,7 +118,7 @@ impl Places {
                 Inherited::Busy => return Ok(None),
             }
         }
-        match self.make(wanted).await {
+        match self.make(wanted.identity.name(), wanted.body.clone()).await {
             Ok(held) => Ok(Some(Place::New(held))),
             // Made meanwhile: it is found at the next look.
             Err(EngineError::Conflict(_)) => Ok(None),
@@ -137,16 +135,7 @@ impl Places {
     }
 
     /// In a task of its own: if the call is dropped meanwhile, the container is still known, and removed.
-    async fn make(&self, wanted: &Wanted<'_>) -> Result<Held, EngineError> {
-        self.make_named(wanted.identity.name(), wanted.body.clone())
-            .await
-    }
-
-    async fn make_named(
-        &self,
-        name: String,
-        body: ContainerCreateBody,
-    ) -> Result<Held, EngineError> {
+    async fn make(&self, name: String, body: ContainerCreateBody) -> Result<Held, EngineError> {
         let engine = self.engine.clone();
         let making = tokio::spawn(async move {
             let id = engine.create(&name, body).await?;
@@ -162,15 +151,16 @@ impl Places {
         let Some(claim) = claim.map_err(|error| error.failure())? else {
             return Ok(Inherited::Busy);
         };
-        let held = Held::new(&self.engine, found.id.clone()).and(claim);
         let state = match self.engine.state(&found.id).await {
             Ok(state) => state,
             Err(EngineError::NotFound(_)) => {
-                held.release().await;
+                claim.release().await;
                 return Ok(Inherited::Removed);
             }
+            // The claim is let go, and the container goes on.
             Err(error) => return Err(error.failure()),
         };
+        let held = Held::new(&self.engine, found.id.clone()).and(claim);
         match found.use_for(wanted, &state) {
             Use::Adopt => {
                 tracing::info!(container = found.id, "adopted what a dead worker left");
@@ -182,7 +172,8 @@ impl Places {
             }
             Use::GiveUp => {
                 held.release().await;
-                let cause = "its worker died before its container had all of its input, and the container was ended";
+                let cause = "its worker died before its container had all of its input, \
+                             and the container was ended";
                 Err(Failure::new(Class::Crashed, cause))
             }
         }
@@ -196,7 +187,7 @@ impl Places {
     ) -> Result<Option<Held>, EngineError> {
         let name = format!("trommel-claim-{target}");
         for _ in 0..DEAD_CLAIMS_MAX {
-            let made = self.make_named(name.clone(), self.claim_body(target, image));
+            let made = self.make(name.clone(), self.claim_body(target, image));
             match made.await {
                 Ok(claim) => return Ok(Some(claim)),
                 Err(EngineError::Conflict(_)) => {}

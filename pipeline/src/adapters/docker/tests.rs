@@ -287,7 +287,8 @@ async fn a_container_that_needs_more_memory_than_it_may_have_is_out_of_memory() 
 async fn processors_are_limited() {
     // cgroups(7): the second version says quota and period in one file, the first in two.
     let mut spec = script(
-        "cat /sys/fs/cgroup/cpu.max 2>/dev/null || echo $(cat /sys/fs/cgroup/cpu/cpu.cfs_quota_us /sys/fs/cgroup/cpu/cpu.cfs_period_us)",
+        "cd /sys/fs/cgroup; cat cpu.max 2>/dev/null || \
+         echo $(cat cpu/cpu.cfs_quota_us cpu/cpu.cfs_period_us)",
     );
     spec.cpu_millis = Some(500);
     let report = report_of(&executor(spec), value("1")).await;
@@ -377,6 +378,25 @@ async fn a_missing_image_or_program_is_unavailable_and_says_what_to_do() {
         report.starts_with("failed Unavailable") && report.contains("/no/such/program"),
         "{report}"
     );
+}
+
+#[tokio::test]
+async fn an_engine_that_does_not_answer_is_unavailable_and_says_what_to_look_at() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let socket = directory.path().join("docker.sock");
+    // Its file stays, and nobody listens.
+    drop(std::os::unix::net::UnixListener::bind(&socket).expect("a new name"));
+    let address = format!("unix://{}", socket.display());
+    let docker = bollard::Docker::connect_with_host(&address).expect("a socket's address");
+    let mut executor = shell("true");
+    executor.places.engine = Engine::at(docker);
+    let report = executor.call(value("1"), Stop::new()).await;
+    let words = words_of(&report.items[0]);
+    assert!(
+        words.starts_with("failed Unavailable: Docker's engine does not answer"),
+        "{words}"
+    );
+    assert!(words.contains("is dockerd running"), "{words}");
 }
 
 /// As [`report_of`], for calls that end while their container is still being removed.

@@ -6,6 +6,7 @@ use std::process::Child;
 
 use tokio::sync::{Mutex, MutexGuard};
 
+use super::container::Fed;
 use super::place::{CLAIM_LABEL, Places};
 use super::*;
 
@@ -17,6 +18,9 @@ const INPUT: &str = "TROMMEL_TEST_INPUT_BYTES";
 
 /// Says which container it is, after a while.
 const WHO: &str = "sleep 3; cat /etc/hostname";
+
+/// Ends when it is asked to.
+const OBEYS: &str = "trap 'exit 0' TERM; while :; do sleep 0.1; done";
 
 /// A sweep is of all dead workers: these tests run one after the other.
 async fn alone() -> MutexGuard<'static, ()> {
@@ -186,6 +190,27 @@ async fn the_next_attempt_ends_what_the_one_before_it_left() {
 }
 
 #[tokio::test]
+async fn one_that_was_made_and_never_started_is_made_again() {
+    let _alone = alone().await;
+    let work = Work::new("echo fine");
+    let executor = shell(work.script);
+    let mut places = executor.places.clone();
+    places.worker = dead_worker();
+    let call = work.call();
+    let items = [&call.items[0]];
+    let identity = Identity::of(&call, &items);
+    let task = Task::new(&executor.spec, Vec::new(), &items).expect("no arguments");
+    let mut body = container::body(&executor.spec, task);
+    container::mark(&mut body, &identity, &places.worker, Fed::BeforeStart);
+    let identity = &identity;
+    let made = places.take(&Wanted { identity, body }, &Stop::new()).await;
+    // The dead remove nothing.
+    std::mem::forget(made);
+    assert_eq!(names_of(&work.run).await, [format!("/{}", identity.name())]);
+    assert_eq!(report_of(&executor, call).await, "\"fine\"");
+}
+
+#[tokio::test]
 async fn one_that_does_other_work_under_the_same_name_is_not_adopted() {
     let _alone = alone().await;
     let work = Work::new(SLEEP);
@@ -262,9 +287,9 @@ fn dead_worker() -> Worker {
 #[tokio::test]
 async fn what_nobody_adopts_is_removed_and_what_others_hold_is_left_alone() {
     let _alone = alone().await;
-    let work = Work::new("trap 'exit 0' TERM; while :; do sleep 0.1; done");
+    let work = Work::new(OBEYS);
     work.die().await;
-    let living = Work::new(SLEEP);
+    let living = Work::new(OBEYS);
     let mut worker = living.worker();
     until_running(&living.run).await;
     let _sweeping = DockerExecutor::adopting_within(Duration::ZERO, script("true"), None);
