@@ -19,7 +19,9 @@ use super::identity::WORKER_LABEL;
 use super::place::{CLAIM_LABEL, Places};
 use super::worker::Standing;
 
-/// How long after an executor's start calls may adopt: a worker that starts again takes up its pages at once.
+/// How long after an executor's start calls may adopt. On an embedded ledger a worker that starts again takes
+/// up its pages at once; on a shared one they come later, when their session's 30 s are over: what was swept
+/// by then is run again, as after any loss of a worker.
 pub(super) const ADOPT_WITHIN: Duration = Duration::from_secs(20);
 
 /// What an orphan gets to end by itself: what `docker stop` gives ("docker container stop", --timeout).

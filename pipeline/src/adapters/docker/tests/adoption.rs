@@ -252,6 +252,23 @@ async fn until_claimed(places: &Places) {
 }
 
 #[tokio::test]
+async fn what_one_worker_has_adopted_no_other_sweeps() {
+    let _alone = alone().await;
+    let script = "sleep 5; cat /etc/hostname";
+    let work = Work::new(script);
+    let id = work.die().await;
+    let executor = shell(script);
+    let sweeping = async {
+        until_claimed(&executor.places).await;
+        let sweeping = DockerExecutor::adopting_within(Duration::ZERO, spec(&[]), None);
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        drop(sweeping);
+    };
+    let (report, ()) = tokio::join!(report_of(&executor, work.call()), sweeping);
+    assert_eq!(report, name_of(&id));
+}
+
+#[tokio::test]
 async fn of_two_who_claim_one_gets_it_until_it_lets_go_or_dies() {
     let _alone = alone().await;
     let work = Work::new(SLEEP);
