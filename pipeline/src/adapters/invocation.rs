@@ -64,7 +64,7 @@ struct BatchItem {
 pub(crate) fn invocation(call: &Call, items: &[&CallItem]) -> Result<Invocation, Failure> {
     let mut custom = BTreeMap::from([("TROMMEL_RUN", call.run.to_string())]);
     let event = match items {
-        [item] if !is_batch(call) => {
+        [item] if !call.is_batch() => {
             custom.insert("TROMMEL_ITEM", item.id.to_string());
             custom.insert("TROMMEL_ATTEMPT", item.attempt.to_string());
             custom.insert("TROMMEL_EPOCH", item.epoch.to_string());
@@ -82,10 +82,6 @@ pub(crate) fn invocation(call: &Call, items: &[&CallItem]) -> Result<Invocation,
     }
     let context = serde_json::to_string(&Context { custom }).expect("strings always serialise");
     Ok(Invocation { event, context })
-}
-
-fn is_batch(call: &Call) -> bool {
-    call.batch || call.items.len() > 1
 }
 
 fn batch_event(call: &Call, items: &[&CallItem]) -> Result<String, Failure> {
@@ -141,7 +137,7 @@ pub(crate) fn read_answer(
         return not_said(items.len(), &failure);
     };
     match items {
-        [_] if !is_batch(call) => vec![succeeded(json, mode)],
+        [_] if !call.is_batch() => vec![succeeded(json, mode)],
         _ => read_batch(items, json, mode),
     }
 }

@@ -12,6 +12,8 @@ pub mod aws;
 pub mod command;
 #[cfg(feature = "local")]
 pub mod directory;
+#[cfg(feature = "docker")]
+pub mod docker;
 pub mod handler;
 #[cfg(any(feature = "local", feature = "aws"))]
 pub(crate) mod invocation;

@@ -36,6 +36,13 @@ pub struct Call {
     pub grace: Duration,
 }
 
+impl Call {
+    /// Whether it goes by the batch protocol.
+    pub fn is_batch(&self) -> bool {
+        self.batch || self.items.len() > 1
+    }
+}
+
 /// One item of a call.
 #[derive(Clone, Debug)]
 pub struct CallItem {

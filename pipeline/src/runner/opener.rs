@@ -8,6 +8,8 @@ use async_trait::async_trait;
 use tokio::sync::OnceCell;
 
 use crate::adapters::command::{CommandExecutor, CommandSpec, Reaper};
+#[cfg(feature = "docker")]
+use crate::adapters::docker::DockerExecutor;
 use crate::adapters::runtime_api::HandlerExecutor;
 use crate::core::job::{ExecutorSpec, HandlerSpec, Job, LaneSpec, OutputMode};
 use crate::core::lane::Lane;
@@ -198,6 +200,13 @@ impl JobOpener {
                 let pooled = self.pooled(handler).await?;
                 Ok(Arc::new(pooled.with(spec.timeout, spec.output)))
             }
+            #[cfg(feature = "docker")]
+            (ExecutorSpec::Docker(docker), _) => {
+                let retaken_within = self.backend.settings().retaken_within();
+                let docker = DockerExecutor::new(docker.clone(), objects, retaken_within);
+                Ok(Arc::new(docker))
+            }
+            #[cfg(not(feature = "docker"))]
             (ExecutorSpec::Docker(_), _) => Err(not_built("docker", "docker")),
             (ExecutorSpec::Lambda(_), _) => Err(not_built("lambda", "aws")),
             (ExecutorSpec::Ecs(_), _) => Err(not_built("ecs", "aws")),

@@ -66,6 +66,14 @@ impl Settings {
         }
     }
 
+    /// How long it may take until a dead session's pages are taken by another.
+    pub fn retaken_within(&self) -> Duration {
+        match self.others {
+            Others::AreDead => self.sweep_every,
+            Others::MayLive => self.session_duration * 2,
+        }
+    }
+
     /// For DynamoDB: every call costs, and other processes share the work.
     pub fn shared() -> Self {
         Self {

@@ -8,6 +8,10 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
+use crate::core::class::{Class, Failure};
+use crate::core::item::Input;
+use crate::ports::executor::CallItem;
+
 /// Why a command cannot be run at all.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ResolveError {
@@ -122,30 +126,41 @@ enum Piece {
 
 /// Arguments with holes.
 #[derive(Clone, Debug)]
-pub(super) struct Template {
+pub(in crate::adapters) struct Template {
     arguments: Vec<Vec<Piece>>,
 }
 
 /// What goes into the holes.
-pub(super) struct Holes<'a> {
-    pub(super) path: &'a Path,
-    pub(super) key: &'a [u8],
-    pub(super) size: u64,
+struct Holes<'a> {
+    path: &'a Path,
+    key: &'a [u8],
+    size: u64,
+}
+
+impl Holes<'_> {
+    /// For arguments without any.
+    fn nothing() -> Self {
+        Self {
+            path: Path::new(""),
+            key: b"",
+            size: 0,
+        }
+    }
 }
 
 impl Template {
-    pub(super) fn new(arguments: &[String]) -> Self {
+    pub(in crate::adapters) fn new(arguments: &[String]) -> Self {
         Self {
             arguments: arguments.iter().map(|text| pieces_of(text)).collect(),
         }
     }
 
-    pub(super) fn needs_path(&self) -> bool {
+    pub(in crate::adapters) fn needs_path(&self) -> bool {
         self.pieces().any(|piece| *piece == Piece::Path)
     }
 
     /// Whether it can be filled in only for an object.
-    pub(super) fn needs_object(&self) -> bool {
+    fn needs_object(&self) -> bool {
         self.pieces().any(|piece| !matches!(piece, Piece::Text(_)))
     }
 
@@ -153,8 +168,44 @@ impl Template {
         self.arguments.iter().flatten()
     }
 
-    /// The arguments for one object.
-    pub(super) fn fill(&self, holes: &Holes<'_>) -> Vec<OsString> {
+    /// The arguments for one item, whose object (if it is one) is found at `path`.
+    ///
+    /// # Errors
+    /// `BadInput`: they ask for an object, and it is a value.
+    pub(in crate::adapters) fn fill_for(
+        &self,
+        item: &CallItem,
+        path: &Path,
+    ) -> Result<Vec<OsString>, Failure> {
+        match &*item.input {
+            Input::Object(object) => Ok(self.fill(&Holes {
+                path,
+                key: &object.key,
+                size: object.size_bytes,
+            })),
+            Input::Value(_) if self.needs_object() => {
+                let cause = "{path}, {key} and {size} mean an object, and this item is a value; \
+                             read it from stdin";
+                Err(Failure::new(Class::BadInput, cause))
+            }
+            Input::Value(_) => Ok(self.fill(&Holes::nothing())),
+        }
+    }
+
+    /// The arguments for a batch.
+    ///
+    /// # Errors
+    /// `BadInput`: they ask for one object.
+    pub(in crate::adapters) fn fill_for_batch(&self) -> Result<Vec<OsString>, Failure> {
+        if self.needs_object() {
+            let cause = "{path}, {key} and {size} mean one item, and this call carries a batch; \
+                         read the items from stdin, or set max_items_per_batch = 1";
+            return Err(Failure::new(Class::BadInput, cause));
+        }
+        Ok(self.fill(&Holes::nothing()))
+    }
+
+    fn fill(&self, holes: &Holes<'_>) -> Vec<OsString> {
         self.arguments
             .iter()
             .map(|pieces| fill_one(pieces, holes))

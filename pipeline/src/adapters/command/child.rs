@@ -18,16 +18,16 @@ use super::reaper::Reaper;
 use crate::ports::executor::{OUTPUT_BYTES_MAX, Stop};
 
 /// How much of the end of stderr is kept: a cause is half as long, and the last line may be cut off it.
-pub(super) const STDERR_BYTES_KEPT: usize = 8 * 1024;
+pub(in crate::adapters) const STDERR_BYTES_KEPT: usize = 8 * 1024;
 
 /// Read at a time, once a process has shown that it says more than a little.
-const READ_BYTES: usize = 64 * 1024;
+pub(in crate::adapters) const READ_BYTES: usize = 64 * 1024;
 
 /// What is set aside for the first words of a process.
 const FIRST_BYTES: usize = 1024;
 
 /// Written at a time: what a pipe holds (pipe(7)).
-const FED_BYTES: usize = 64 * 1024;
+pub(in crate::adapters) const FED_BYTES: usize = 64 * 1024;
 
 /// As much as any pipe takes without a reader, even one of a user who holds too many (pipe(7)).
 const PIPE_BYTES: usize = 4096;
@@ -40,11 +40,20 @@ const KILL_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Exit {
+pub(in crate::adapters) enum Exit {
     /// By itself.
     Code(i32),
     /// By a signal.
     Signal(i32),
+    /// By the system: it needed more memory than it may have.
+    #[cfg_attr(
+        not(feature = "docker"),
+        allow(
+            dead_code,
+            reason = "of processes without an engine the kernel only says the signal"
+        )
+    )]
+    OutOfMemory,
     /// By us: it said more than [`OUTPUT_BYTES_MAX`].
     TooMuchOutput,
     /// Nobody knows: it was killed and did not die, or could not be waited for.
@@ -53,17 +62,17 @@ pub(super) enum Exit {
 
 /// A process that is over.
 #[derive(Debug)]
-pub(super) struct Ended {
-    pub(super) exit: Exit,
+pub(in crate::adapters) struct Ended {
+    pub(in crate::adapters) exit: Exit,
     /// Whether it had been told to stop.
-    pub(super) stopped: bool,
-    pub(super) stdout: Vec<u8>,
+    pub(in crate::adapters) stopped: bool,
+    pub(in crate::adapters) stdout: Vec<u8>,
     /// Its last words, at most [`STDERR_BYTES_KEPT`].
-    pub(super) stderr: Vec<u8>,
+    pub(in crate::adapters) stderr: Vec<u8>,
 }
 
 /// What goes into a process, piece by piece; each is made when the ones before it were read.
-pub(super) type Pieces<'a> = Box<dyn Iterator<Item = String> + Send + 'a>;
+pub(in crate::adapters) type Pieces<'a> = Box<dyn Iterator<Item = String> + Send + 'a>;
 
 /// What a process is started with.
 pub(super) struct Start<'a> {
@@ -76,7 +85,7 @@ pub(super) struct Start<'a> {
 
 /// What is heard of stdout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Listen {
+pub(in crate::adapters) enum Listen {
     All,
     Nothing,
 }
@@ -275,13 +284,14 @@ fn exit_of(status: ExitStatus) -> Exit {
     }
 }
 
-fn keep_end(bytes: &mut Vec<u8>) {
+/// Cuts it to [`STDERR_BYTES_KEPT`], from the front.
+pub(in crate::adapters) fn keep_end(bytes: &mut Vec<u8>) {
     let surplus = bytes.len().saturating_sub(STDERR_BYTES_KEPT);
     bytes.drain(..surplus);
 }
 
 /// Pieces until they are more than so many bytes, or until there are no more.
-fn gather(pieces: &mut Pieces<'_>, bytes: usize) -> String {
+pub(in crate::adapters) fn gather(pieces: &mut Pieces<'_>, bytes: usize) -> String {
     let mut gathered = String::new();
     while gathered.len() <= bytes
         && let Some(piece) = pieces.next()

@@ -8,16 +8,17 @@
     reason = "it waits for real processes, which no simulated clock can hurry"
 )]
 
-mod argv;
-mod child;
+pub(in crate::adapters) mod argv;
+pub(in crate::adapters) mod child;
 mod group;
-mod protocol;
+pub(in crate::adapters) mod protocol;
 mod reaper;
-mod scratch;
+pub(in crate::adapters) mod scratch;
+pub(in crate::adapters) mod source;
 
 use std::ffi::OsString;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 
@@ -29,13 +30,12 @@ pub(in crate::adapters) use reaper::SESSION_VARIABLE;
 pub use reaper::{Reaper, reaper_main};
 
 use crate::core::class::{Class, Failure};
-use crate::core::item::{Input, Object};
 use crate::core::job::OutputMode;
 use crate::ports::executor::{Call, CallItem, CallReport, Executor, ItemReport, Stop};
-use crate::ports::objects::{Objects, ObjectsError};
-use argv::{Holes, Template};
+use crate::ports::objects::Objects;
+use argv::Template;
 use child::{Ended, Listen, Start, Stopping};
-use scratch::Scratch;
+use source::{File, NotRun, Sources};
 
 /// A command, as a job says it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,7 +54,7 @@ pub struct CommandExecutor {
     template: Template,
     cwd: PathBuf,
     output: OutputMode,
-    input: Option<Arc<dyn Objects>>,
+    sources: Sources,
     reaper: Option<Arc<Reaper>>,
 }
 
@@ -76,14 +76,14 @@ impl CommandExecutor {
             template: Template::new(arguments),
             cwd: spec.cwd.clone(),
             output: spec.output,
-            input,
+            sources: Sources::new(input),
             reaper,
         })
     }
 
     /// Carries out a call of items whose sources are as they were listed.
     async fn execute(&self, call: &Call, items: &[&CallItem], stop: &Stop) -> Vec<ItemReport> {
-        if is_batch(call) {
+        if call.is_batch() {
             return self.execute_batch(call, items, stop).await;
         }
         let [item] = items else {
@@ -105,13 +105,8 @@ impl CommandExecutor {
     ) -> Result<Ended, NotRun> {
         // Held until the process is over: the file goes with it.
         let file = self.file_for(item, stop).await?;
-        let mut command = self.command(self.arguments(item, &file)?);
-        command
-            .env("TROMMEL_RUN", call.run.as_str())
-            .env("TROMMEL_ITEM", item.id.to_string())
-            .env("TROMMEL_ATTEMPT", item.attempt.to_string())
-            .env("TROMMEL_EPOCH", item.epoch.to_string())
-            .env("TROMMEL_IDEMPOTENCY_KEY", item.idempotency_key(&call.run));
+        let mut command = self.command(self.template.fill_for(item, file.path())?);
+        command.envs(protocol::single_variables(&call.run, item));
         let input = protocol::single_input(item);
         let listen = match self.output {
             OutputMode::Keep => Listen::All,
@@ -145,28 +140,11 @@ impl CommandExecutor {
         items: &[&CallItem],
         stop: &Stop,
     ) -> Result<Ended, NotRun> {
-        if self.template.needs_object() {
-            let cause = "{path}, {key} and {size} mean one item, and this call carries a batch; \
-                         read the items from stdin, or set max_items_per_batch = 1";
-            return Err(Failure::new(Class::BadInput, cause).into());
-        }
+        let arguments = self.template.fill_for_batch()?;
         let input = protocol::batch_input(&call.run, items)?;
-        let nothing = Holes {
-            path: Path::new(""),
-            key: b"",
-            size: 0,
-        };
-        let attempt = items.iter().map(|item| item.attempt).max().unwrap_or(1);
-        let epoch = items
-            .iter()
-            .map(|item| item.epoch)
-            .max()
-            .unwrap_or_default();
-        let mut command = self.command(self.template.fill(&nothing));
+        let mut command = self.command(arguments);
         command
-            .env("TROMMEL_RUN", call.run.as_str())
-            .env("TROMMEL_ATTEMPT", attempt.to_string())
-            .env("TROMMEL_EPOCH", epoch.to_string())
+            .envs(protocol::batch_variables(&call.run, items))
             // Those of an outer worker would name the wrong item.
             .env_remove("TROMMEL_ITEM")
             .env_remove("TROMMEL_IDEMPOTENCY_KEY");
@@ -206,46 +184,12 @@ impl CommandExecutor {
         command
     }
 
-    fn arguments(&self, item: &CallItem, file: &File) -> Result<Vec<OsString>, Failure> {
-        match &*item.input {
-            Input::Object(object) => Ok(self.template.fill(&Holes {
-                path: file.path(),
-                key: &object.key,
-                size: object.size_bytes,
-            })),
-            Input::Value(_) if self.template.needs_object() => {
-                let cause = "{path}, {key} and {size} mean an object, and this item is a value; \
-                             read it from stdin";
-                Err(Failure::new(Class::BadInput, cause))
-            }
-            Input::Value(_) => Ok(self.template.fill(&Holes {
-                path: Path::new(""),
-                key: b"",
-                size: 0,
-            })),
-        }
-    }
-
     /// The file for `{path}`, if the command asks for one.
     async fn file_for(&self, item: &CallItem, stop: &Stop) -> Result<File, NotRun> {
-        let Input::Object(object) = &*item.input else {
-            return Ok(File::None);
-        };
         if !self.template.needs_path() {
             return Ok(File::None);
         }
-        let Some(input) = &self.input else {
-            let cause = "{path} means an object, and this job has no store of objects";
-            return Err(Failure::new(Class::BadInput, cause).into());
-        };
-        if let Some(path) = input.path(&object.store_key()) {
-            return Ok(File::InStore(path));
-        }
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => Err(NotRun::Stopped),
-            copy = Scratch::download(&**input, object) => Ok(File::Copy(copy?)),
-        }
+        self.sources.file_for(item, stop).await
     }
 
     /// Why a process did not start. Whether the item or the machine is to blame, the kernel's word says.
@@ -258,37 +202,6 @@ impl CommandExecutor {
         let (program, cwd) = (self.program.display(), self.cwd.display());
         Failure::new(class, format!("{program} did not start in {cwd}: {error}"))
     }
-
-    /// How the source stands now, where it is a file in a directory; elsewhere nobody looks.
-    async fn look(&self, item: &CallItem) -> Source {
-        let (Input::Object(object), Some(input)) = (&*item.input, &self.input) else {
-            return Source::AsListed;
-        };
-        if input.path(&object.store_key()).is_none() {
-            return Source::AsListed;
-        }
-        match input.head(&object.store_key()).await {
-            Ok(now) if now.pin == object.pin => Source::AsListed,
-            Ok(now) => Source::Changed(changed(object, &now)),
-            Err(ObjectsError::NotFound(key)) => Source::Gone(Failure::new(
-                Class::Gone,
-                format!("{key} is not there any more"),
-            )),
-            Err(error) => Source::Changed(scratch::failure_of(&error)),
-        }
-    }
-
-    /// What an item's report is worth, now that its call is over.
-    async fn check_after(&self, item: &CallItem, report: ItemReport) -> ItemReport {
-        match report {
-            ItemReport::Undecided(_) => report,
-            ItemReport::Succeeded(_) | ItemReport::Failed(_) => match self.look(item).await {
-                Source::Changed(failure) => ItemReport::Failed(failure),
-                // A command may move or delete what it has done with.
-                Source::AsListed | Source::Gone(_) => report,
-            },
-        }
-    }
 }
 
 #[async_trait]
@@ -297,81 +210,13 @@ impl Executor for CommandExecutor {
         if stop.is_cancelled() {
             return CallReport::undecided(call.items.len(), &protocol::stopped());
         }
-        let mut reports = Vec::with_capacity(call.items.len());
-        let mut going = Vec::with_capacity(call.items.len());
-        for item in &call.items {
-            match self.look(item).await {
-                Source::AsListed => {
-                    going.push(item);
-                    reports.push(None);
-                }
-                Source::Changed(failure) | Source::Gone(failure) => {
-                    reports.push(Some(ItemReport::Failed(failure)));
-                }
-            }
-        }
+        let looked = self.sources.look_at(&call.items).await;
         let mut answers = Vec::new();
-        if !going.is_empty() {
-            answers = self.execute(&call, &going, &stop).await;
+        if !looked.going().is_empty() {
+            answers = self.execute(&call, looked.going(), &stop).await;
         }
-        let mut answers = answers.into_iter();
-        let mut items = Vec::with_capacity(reports.len());
-        for (item, report) in call.items.iter().zip(reports) {
-            if let Some(report) = report {
-                items.push(report);
-                continue;
-            }
-            let answer = answers.next().expect("one answer for each that went");
-            items.push(self.check_after(item, answer).await);
-        }
-        CallReport { items }
-    }
-}
-
-fn is_batch(call: &Call) -> bool {
-    call.batch || call.items.len() > 1
-}
-
-fn changed(listed: &Object, now: &Object) -> Failure {
-    let cause = format!(
-        "it was listed with {} bytes as {}, and has now {} bytes as {}",
-        listed.size_bytes, listed.pin.etag, now.size_bytes, now.pin.etag
-    );
-    Failure::new(Class::SourceChanged, cause)
-}
-
-/// A source, compared with what was listed.
-enum Source {
-    AsListed,
-    Changed(Failure),
-    Gone(Failure),
-}
-
-/// Why there was no process.
-enum NotRun {
-    Stopped,
-    Failed(Failure),
-}
-
-impl From<Failure> for NotRun {
-    fn from(failure: Failure) -> Self {
-        Self::Failed(failure)
-    }
-}
-
-/// What `{path}` stands for.
-enum File {
-    None,
-    InStore(PathBuf),
-    Copy(Scratch),
-}
-
-impl File {
-    fn path(&self) -> &Path {
-        match self {
-            Self::None => Path::new(""),
-            Self::InStore(path) => path,
-            Self::Copy(copy) => copy.path(),
+        CallReport {
+            items: looked.look_again(answers).await,
         }
     }
 }

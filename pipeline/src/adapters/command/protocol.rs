@@ -20,10 +20,38 @@ use crate::ports::executor::{CallItem, ItemReport, OUTPUT_BYTES_MAX, Output};
 const JUNK_BYTES_SHOWN: usize = 120;
 
 /// The stdin of a call with one item.
-pub(super) fn single_input(item: &CallItem) -> String {
+pub(in crate::adapters) fn single_input(item: &CallItem) -> String {
     let mut json = item.input.to_json();
     json.push('\n');
     json
+}
+
+/// What a call with one item finds in its environment.
+pub(in crate::adapters) fn single_variables(
+    run: &RunId,
+    item: &CallItem,
+) -> [(&'static str, String); 5] {
+    [
+        ("TROMMEL_RUN", run.to_string()),
+        ("TROMMEL_ITEM", item.id.to_string()),
+        ("TROMMEL_ATTEMPT", item.attempt.to_string()),
+        ("TROMMEL_EPOCH", item.epoch.to_string()),
+        ("TROMMEL_IDEMPOTENCY_KEY", item.idempotency_key(run)),
+    ]
+}
+
+/// What a batch finds in its environment: nothing that would name one item.
+pub(in crate::adapters) fn batch_variables(
+    run: &RunId,
+    items: &[&CallItem],
+) -> [(&'static str, String); 3] {
+    let attempt = items.iter().map(|item| item.attempt).max().unwrap_or(1);
+    let epoch = items.iter().map(|item| item.epoch).max();
+    [
+        ("TROMMEL_RUN", run.to_string()),
+        ("TROMMEL_ATTEMPT", attempt.to_string()),
+        ("TROMMEL_EPOCH", epoch.unwrap_or_default().to_string()),
+    ]
 }
 
 #[derive(Serialize)]
@@ -39,7 +67,7 @@ struct InputLine<'a> {
 ///
 /// # Errors
 /// Names the item whose input is no JSON.
-pub(super) fn batch_input<'a>(
+pub(in crate::adapters) fn batch_input<'a>(
     run: &'a RunId,
     items: &'a [&CallItem],
 ) -> Result<impl Iterator<Item = String> + Send + 'a, Failure> {
@@ -73,7 +101,7 @@ fn on_one_line(json: String) -> String {
 }
 
 /// The failure of a call that was told to stop.
-pub(super) fn stopped() -> Failure {
+pub(in crate::adapters) fn stopped() -> Failure {
     Failure::new(Class::Crashed, "stopped")
 }
 
@@ -90,6 +118,11 @@ fn failure_of(ended: &Ended) -> Option<Failure> {
             let cause = signal_cause(signal);
             let cause = with_last_words(&cause, &ended.stderr);
             Some(Failure::new(Class::Crashed, cause))
+        }
+        Exit::OutOfMemory => {
+            let cause = "it needed more memory than it may have, and was ended";
+            let cause = with_last_words(cause, &ended.stderr);
+            Some(Failure::new(Class::OutOfMemory, cause))
         }
         Exit::TooMuchOutput => {
             let cause =
@@ -152,7 +185,7 @@ fn end_of(text: &str) -> &str {
 }
 
 /// What the end of a process means for its one item.
-pub(super) fn read_single(ended: &Ended, mode: OutputMode) -> ItemReport {
+pub(in crate::adapters) fn read_single(ended: &Ended, mode: OutputMode) -> ItemReport {
     match failure_of(ended) {
         Some(_) if ended.stopped => ItemReport::Undecided(stopped()),
         Some(failure) => ItemReport::Failed(failure),
@@ -211,7 +244,11 @@ impl AnswerLine<'_> {
 }
 
 /// What the end of a process means for each item of its batch.
-pub(super) fn read_batch(ended: &Ended, items: &[&CallItem], mode: OutputMode) -> Vec<ItemReport> {
+pub(in crate::adapters) fn read_batch(
+    ended: &Ended,
+    items: &[&CallItem],
+    mode: OutputMode,
+) -> Vec<ItemReport> {
     let answers = Answers::read(&ended.stdout, items, mode);
     let rest = match (failure_of(ended), answers.junk) {
         (Some(_), _) if ended.stopped => ItemReport::Undecided(stopped()),
@@ -228,7 +265,7 @@ pub(super) fn read_batch(ended: &Ended, items: &[&CallItem], mode: OutputMode) -
 }
 
 /// The failure of a call that carries one item is known of that item.
-pub(super) fn unanswered(failure: Failure, items: usize) -> ItemReport {
+pub(in crate::adapters) fn unanswered(failure: Failure, items: usize) -> ItemReport {
     if items == 1 {
         ItemReport::Failed(failure)
     } else {

@@ -19,7 +19,7 @@ use crate::ports::objects::{Objects, ObjectsError};
 const NAME_BYTES_MAX: usize = 255;
 
 /// The copy, removed when this is dropped.
-pub(super) struct Scratch {
+pub(in crate::adapters) struct Scratch {
     directory: PathBuf,
     file: PathBuf,
 }
@@ -74,7 +74,7 @@ impl Drop for Scratch {
 
 /// The end of the key, so that programs that go by a file's extension find it; `object` where a file
 /// cannot have that name.
-fn file_name(key: &[u8]) -> &OsStr {
+pub(in crate::adapters) fn file_name(key: &[u8]) -> &OsStr {
     let last = key.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
     let is_name =
         !matches!(last, b"" | b"." | b"..") && last.len() <= NAME_BYTES_MAX && !last.contains(&0);

@@ -1,6 +1,7 @@
 //! Real processes: every promise of the executor, against `/bin/sh`.
 
 use std::fs;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::kill;
@@ -9,6 +10,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::core::id::{Epoch, Generation, PageId, RunId};
+use crate::core::item::Input;
 use crate::ports::executor::{OUTPUT_BYTES_MAX, Output};
 
 mod sources;

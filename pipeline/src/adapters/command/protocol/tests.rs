@@ -200,3 +200,16 @@ fn the_failure_of_a_batch_of_one_is_known_of_its_item() {
     let reports = read_batch(&ended(Exit::Code(2), "", "no"), &[&item], OutputMode::Keep);
     assert_eq!(reports, [failed("Exit2", "no")]);
 }
+
+#[test]
+fn too_little_memory_is_told_with_the_last_words() {
+    let expected = failed(
+        "OutOfMemory",
+        "it needed more memory than it may have, and was ended: loading",
+    );
+    assert_eq!(single(Exit::OutOfMemory, "half", "loading\n"), expected);
+    assert_eq!(
+        classes(&batch(Exit::OutOfMemory, "")),
+        ["Undecided OutOfMemory"; 3]
+    );
+}

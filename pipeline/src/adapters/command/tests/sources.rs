@@ -6,8 +6,8 @@ use std::os::unix::fs::MetadataExt as _;
 use bytes::Bytes;
 
 use super::*;
-use crate::core::item::Pin;
-use crate::ports::objects::{Listing, ObjectsProfile, Reader, Upload};
+use crate::core::item::{Object, Pin};
+use crate::ports::objects::{Listing, ObjectsError, ObjectsProfile, Reader, Upload};
 
 /// A directory as a store; or, without paths, as if it were a bucket.
 struct Store {
