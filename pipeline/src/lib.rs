@@ -15,5 +15,7 @@ pub mod ledger;
 pub mod ports;
 #[cfg(feature = "embedded")]
 pub mod runner;
+#[cfg(feature = "embedded")]
+pub use runner::function;
 pub mod shell;
 pub mod wire;

@@ -1,5 +1,6 @@
 //! A run in the foreground: sessions around it until it is no longer RUNNING, then its result files.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
@@ -9,7 +10,7 @@ use crate::core::job::Job;
 use crate::core::lane::Lane;
 use crate::core::run::{Reason, RunEvent, RunStatus};
 use crate::ledger::{Ledger, LedgerError, RunRow, SessionStatus};
-use crate::ports::Runtime;
+use crate::ports::{Queue, Runtime};
 use crate::shell::finalizer::{CompileError, Manifest, compile};
 use crate::shell::report::RunReader;
 use crate::shell::{Env, OpenError, OpenRun, Session, SessionEnd};
@@ -119,9 +120,17 @@ impl Foreground {
 
     /// What a new session shares; it drains when this process is asked to.
     pub(super) async fn env(&self, job: &Job) -> Result<Arc<Env>, RunnerError> {
+        self.env_with(job, self.backend.queues(job).await?).await
+    }
+
+    /// The same, with these queues of the lanes.
+    pub(super) async fn env_with(
+        &self,
+        job: &Job,
+        queues: BTreeMap<Lane, Arc<dyn Queue>>,
+    ) -> Result<Arc<Env>, RunnerError> {
         let ledger = self.ledger();
         ledger.set_pool(&job.name, job.max_concurrency).await?;
-        let queues = self.backend.queues(job).await?;
         let env = Env::new(
             ledger,
             self.runtime().clone(),

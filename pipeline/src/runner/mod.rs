@@ -7,6 +7,7 @@ mod aws;
 mod backend;
 mod embed;
 mod foreground;
+pub mod function;
 mod opener;
 mod serve;
 

@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use crate::core::id::RunId;
 use crate::core::job::{EventsSpec, InputSpec, Job, Location};
+use crate::core::mark::Sequencer;
 use crate::core::run::{BreachStops, Limits};
 use crate::core::time::Timestamp;
 use crate::ledger::NewRun;
+use crate::ports::Queue;
 use crate::shell::Session;
 use crate::shell::intake::{Ingest, IngestParts};
 
@@ -96,12 +98,21 @@ impl Foreground {
     }
 
     async fn ingest(&self, served: &Served) -> Result<Arc<Ingest>, RunnerError> {
+        let from = self.backend.ingest(&served.events).await?;
+        self.ingest_from(served, from).await
+    }
+
+    /// Takes in from this queue, where sequencers are believed or not.
+    pub(super) async fn ingest_from(
+        &self,
+        served: &Served,
+        (queue, sequencer): (Arc<dyn Queue>, Sequencer),
+    ) -> Result<Arc<Ingest>, RunnerError> {
         let backend = &self.backend;
         let results = match &served.job.results {
             Some(place) => Some(backend.tree(place).await?),
             None => None,
         };
-        let (queue, sequencer) = backend.ingest(&served.events).await?;
         Ok(Ingest::new(IngestParts {
             job: served.job.clone(),
             events: served.events.clone(),

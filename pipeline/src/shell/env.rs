@@ -466,7 +466,7 @@ impl Env {
     }
 
     /// The runs of which a worker of this session leases or holds pages.
-    pub(super) fn runs_held(&self) -> BTreeMap<RunId, u64> {
+    pub fn runs_held(&self) -> BTreeMap<RunId, u64> {
         let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         held.keys().map(|(run, _)| (run.clone(), 0)).collect()
     }

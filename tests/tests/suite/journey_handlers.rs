@@ -58,7 +58,7 @@ fn place(executor: &str, lines: &str, more: &str) -> Place {
 }
 
 /// What the results say, without who did it and when, in the order of the items.
-fn canonical(place: &Place) -> String {
+pub(crate) fn canonical(place: &Place) -> String {
     let records = place.results("SUCCEEDED");
     let mut outputs: Vec<(u64, String)> = records
         .iter()
@@ -93,6 +93,15 @@ fn every_language_gives_what_a_command_gives() {
     let input = lines(ITEMS, |_| None);
     let mut first = None;
     for (name, executor) in executors {
+        let missing = [("Node", "node"), ("shell", "curl")]
+            .into_iter()
+            .find(|(language, program)| *language == name && !is_there(program));
+        if let Some((_, program)) = missing {
+            figure(&format!(
+                "LEFT OUT: {name}, as there is no `{program}` on this machine"
+            ));
+            continue;
+        }
         let place = place(&executor, &input, "");
         place.trommel(&["run", "job.toml"]).exits(0);
         let told = canonical(&place);
@@ -102,6 +111,11 @@ fn every_language_gives_what_a_command_gives() {
             Some(first) => assert_eq!(&told, first, "{name}"),
         }
     }
+}
+
+fn is_there(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|dir| dir.join(program).is_file())
 }
 
 /// A tenth of the items goes wrong, in four ways; everything else must not notice.

@@ -219,6 +219,7 @@ async fn until_running(run: &RunId) {
 }
 
 #[tokio::test]
+#[ignore = "needs Docker's engine: cargo test --workspace docker -- --include-ignored"]
 async fn the_item_comes_on_stdin_and_the_answer_on_stdout() {
     assert_eq!(
         report_of(&shell("cat"), value("{\"a\":[1,2]}")).await,
@@ -232,6 +233,7 @@ async fn the_item_comes_on_stdin_and_the_answer_on_stdout() {
 }
 
 #[tokio::test]
+#[ignore = "needs Docker's engine: cargo test --workspace docker -- --include-ignored"]
 async fn an_image_runs_its_own_command_if_the_job_names_none() {
     let executor = executor(spec(&[]));
     assert_eq!(
@@ -241,6 +243,7 @@ async fn an_image_runs_its_own_command_if_the_job_names_none() {
 }
 
 #[tokio::test]
+#[ignore = "needs Docker's engine: cargo test --workspace docker -- --include-ignored"]
 async fn the_environment_names_the_item_beside_the_jobs_own_variables() {
     let mut spec = script(
         "echo $LEVEL $TROMMEL_ITEM $TROMMEL_ATTEMPT $TROMMEL_EPOCH ${TROMMEL_IDEMPOTENCY_KEY#$TROMMEL_RUN}",
@@ -252,6 +255,7 @@ async fn the_environment_names_the_item_beside_the_jobs_own_variables() {
 }
 
 #[tokio::test]
+#[ignore = "needs Docker's engine: cargo test --workspace docker -- --include-ignored"]
 async fn input_larger_than_a_socket_holds_arrives_whole_and_need_not_be_read() {
     let long = format!("\"{}\"", "x".repeat(3_000_000));
     assert_eq!(report_of(&shell("wc -c"), value(&long)).await, "3000003");
@@ -262,6 +266,7 @@ async fn input_larger_than_a_socket_holds_arrives_whole_and_need_not_be_read() {
 }
 
 #[tokio::test]
+#[ignore = "needs Docker's engine: cargo test --workspace docker -- --include-ignored"]
 async fn failures_are_told_by_code_word_or_signal() {
     assert_eq!(run("echo oh no >&2; exit 3").await, "failed Exit3: oh no");
     let named = "echo '{\"error\":\"NotAnImage\",\"cause\":\"no header\"}' >&2; exit 1";
@@ -273,6 +278,7 @@ async fn failures_are_told_by_code_word_or_signal() {
 }
 
 #[tokio::test]
+#[ignore = "needs Docker's engine: cargo test --workspace docker -- --include-ignored"]
 async fn a_container_that_needs_more_memory_than_it_may_have_is_out_of_memory() {
     let mut spec = script("exec tail /dev/zero");
     spec.memory_bytes = Some(16 << 20);
@@ -284,6 +290,7 @@ async fn a_container_that_needs_more_memory_than_it_may_have_is_out_of_memory() 
 }
 
 #[tokio::test]
+#[ignore = "needs Docker's engine: cargo test --workspace docker -- --include-ignored"]
 async fn processors_are_limited() {
     // cgroups(7): the second version says quota and period in one file, the first in two.
     let mut spec = script(
@@ -296,6 +303,7 @@ async fn processors_are_limited() {
 }
 
 #[tokio::test]
+#[ignore = "needs Docker's engine: cargo test --workspace docker -- --include-ignored"]
 async fn much_output_is_bounded_and_ends_the_call() {
     let report = run("yes; sleep 1000").await;
     let bound = format!("more than {OUTPUT_BYTES_MAX} bytes");
@@ -306,6 +314,7 @@ async fn much_output_is_bounded_and_ends_the_call() {
 }
 
 #[tokio::test]
+#[ignore = "needs Docker's engine: cargo test --workspace docker -- --include-ignored"]
 async fn as_much_output_as_is_allowed_arrives_and_of_noise_only_the_end() {
     // Two quotes make it JSON.
     let bytes = OUTPUT_BYTES_MAX - 2;
@@ -320,6 +329,7 @@ async fn as_much_output_as_is_allowed_arrives_and_of_noise_only_the_end() {
 }
 
 #[tokio::test]
+#[ignore = "needs Docker's engine: cargo test --workspace docker -- --include-ignored"]
 async fn stdout_can_be_discarded() {
     let mut spec = script("yes | head -c 20000000; echo why >&2; exit 4");
     spec.output = OutputMode::None;
@@ -328,6 +338,7 @@ async fn stdout_can_be_discarded() {
 }
 
 #[tokio::test]
+#[ignore = "needs Docker's engine: cargo test --workspace docker -- --include-ignored"]
 async fn without_a_network_there_is_only_the_loopback() {
     assert_eq!(run("ls /sys/class/net").await, "\"lo\"");
     let mut spec = script("ls /sys/class/net | grep -c eth0");
@@ -337,6 +348,7 @@ async fn without_a_network_there_is_only_the_loopback() {
 }
 
 #[tokio::test]
+#[ignore = "needs Docker's engine: cargo test --workspace docker -- --include-ignored"]
 async fn nothing_in_it_gains_privileges() {
     assert_eq!(
         run("grep NoNewPrivs /proc/self/status").await,
@@ -345,6 +357,7 @@ async fn nothing_in_it_gains_privileges() {
 }
 
 #[tokio::test]
+#[ignore = "needs Docker's engine: cargo test --workspace docker -- --include-ignored"]
 async fn a_batch_answers_for_each_and_what_it_leaves_unsaid_is_undecided() {
     let answers = "while read line; do :; done; \
         echo '{\"item\":\"0-1-0\",\"output\":7}'; \
@@ -360,6 +373,7 @@ async fn a_batch_answers_for_each_and_what_it_leaves_unsaid_is_undecided() {
 }
 
 #[tokio::test]
+#[ignore = "needs Docker's engine: cargo test --workspace docker -- --include-ignored"]
 async fn a_missing_image_or_program_is_unavailable_and_says_what_to_do() {
     let mut spec = script("true");
     spec.image = "trommel-test-no-such-image:1".to_owned();
@@ -381,6 +395,7 @@ async fn a_missing_image_or_program_is_unavailable_and_says_what_to_do() {
 }
 
 #[tokio::test]
+#[ignore = "needs Docker's engine: cargo test --workspace docker -- --include-ignored"]
 async fn an_engine_that_does_not_answer_is_unavailable_and_says_what_to_look_at() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let socket = directory.path().join("docker.sock");
@@ -408,6 +423,7 @@ async fn report_of_released(executor: &DockerExecutor, call: Call) -> String {
 }
 
 #[tokio::test]
+#[ignore = "needs Docker's engine: cargo test --workspace docker -- --include-ignored"]
 async fn a_stopped_container_may_end_by_itself_and_is_killed_after_its_grace() {
     for (text, grace, least) in [
         (
@@ -439,6 +455,7 @@ async fn a_stopped_container_may_end_by_itself_and_is_killed_after_its_grace() {
 }
 
 #[tokio::test]
+#[ignore = "needs Docker's engine: cargo test --workspace docker -- --include-ignored"]
 async fn a_call_that_is_dropped_takes_its_container_with_it() {
     let executor = shell(SLEEP);
     let call = value("1");
@@ -451,6 +468,7 @@ async fn a_call_that_is_dropped_takes_its_container_with_it() {
 }
 
 #[tokio::test]
+#[ignore = "needs Docker's engine: cargo test --workspace docker -- --include-ignored"]
 async fn a_call_that_is_dropped_while_its_container_is_made_leaves_none() {
     let executor = shell(SLEEP);
     for after_ms in [1, 5, 10, 20, 40, 80, 160] {

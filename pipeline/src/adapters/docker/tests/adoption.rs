@@ -89,9 +89,12 @@ impl Work {
 }
 
 #[tokio::test]
-#[ignore = "is started and killed by the tests beside it"]
+#[ignore = "is no test: the tests beside it start and kill it"]
 async fn a_worker_that_is_killed() {
-    let variable = |name| env::var(name).expect("only the tests beside it start this");
+    if env::var_os(RUN).is_none() {
+        return;
+    }
+    let variable = |name| env::var(name).expect("whoever starts this says it all");
     let script = variable(SCRIPT);
     let work = Work {
         run: RunId::new(variable(RUN)),
@@ -108,6 +111,7 @@ fn name_of(id: &str) -> String {
 }
 
 #[tokio::test]
+#[ignore = "needs Docker's engine: cargo test --workspace docker -- --include-ignored"]
 async fn a_running_container_of_a_dead_worker_is_waited_for_and_no_second_one_started() {
     let _alone = alone().await;
     let work = Work::new(WHO);
@@ -116,6 +120,7 @@ async fn a_running_container_of_a_dead_worker_is_waited_for_and_no_second_one_st
 }
 
 #[tokio::test]
+#[ignore = "needs Docker's engine: cargo test --workspace docker -- --include-ignored"]
 async fn the_result_of_one_that_has_ended_meanwhile_is_read() {
     let _alone = alone().await;
     let script = "sleep 2; cat; echo why >&2; exit 5";
@@ -133,6 +138,7 @@ async fn the_result_of_one_that_has_ended_meanwhile_is_read() {
 }
 
 #[tokio::test]
+#[ignore = "needs Docker's engine: cargo test --workspace docker -- --include-ignored"]
 async fn an_adopted_container_has_had_all_of_its_input() {
     let _alone = alone().await;
     let script = "sleep 2; wc -c";
@@ -144,6 +150,7 @@ async fn an_adopted_container_has_had_all_of_its_input() {
 }
 
 #[tokio::test]
+#[ignore = "needs Docker's engine: cargo test --workspace docker -- --include-ignored"]
 async fn one_that_may_have_lacked_input_is_ended_and_its_result_not_believed() {
     let _alone = alone().await;
     let script = "sleep 2; wc -c";
@@ -158,6 +165,7 @@ async fn one_that_may_have_lacked_input_is_ended_and_its_result_not_believed() {
 }
 
 #[tokio::test]
+#[ignore = "needs Docker's engine: cargo test --workspace docker -- --include-ignored"]
 async fn a_batch_is_adopted_as_a_whole() {
     let _alone = alone().await;
     let script = "sleep 2; wc -l >&2; exit 6";
@@ -169,6 +177,7 @@ async fn a_batch_is_adopted_as_a_whole() {
 }
 
 #[tokio::test]
+#[ignore = "needs Docker's engine: cargo test --workspace docker -- --include-ignored"]
 async fn what_shares_an_item_with_a_call_is_gone_before_the_call_begins() {
     let _alone = alone().await;
     let mut work = Work::new(WHO);
@@ -180,6 +189,7 @@ async fn what_shares_an_item_with_a_call_is_gone_before_the_call_begins() {
 }
 
 #[tokio::test]
+#[ignore = "needs Docker's engine: cargo test --workspace docker -- --include-ignored"]
 async fn the_next_attempt_ends_what_the_one_before_it_left() {
     let _alone = alone().await;
     let work = Work::new(WHO);
@@ -190,6 +200,7 @@ async fn the_next_attempt_ends_what_the_one_before_it_left() {
 }
 
 #[tokio::test]
+#[ignore = "needs Docker's engine: cargo test --workspace docker -- --include-ignored"]
 async fn one_that_was_made_and_never_started_is_made_again() {
     let _alone = alone().await;
     let work = Work::new("echo fine");
@@ -211,6 +222,7 @@ async fn one_that_was_made_and_never_started_is_made_again() {
 }
 
 #[tokio::test]
+#[ignore = "needs Docker's engine: cargo test --workspace docker -- --include-ignored"]
 async fn one_that_does_other_work_under_the_same_name_is_not_adopted() {
     let _alone = alone().await;
     let work = Work::new(SLEEP);
@@ -219,6 +231,7 @@ async fn one_that_does_other_work_under_the_same_name_is_not_adopted() {
 }
 
 #[tokio::test]
+#[ignore = "needs Docker's engine: cargo test --workspace docker -- --include-ignored"]
 async fn a_stopped_call_ends_what_it_has_adopted() {
     let _alone = alone().await;
     let work = Work::new(SLEEP);
@@ -252,6 +265,7 @@ async fn until_claimed(places: &Places) {
 }
 
 #[tokio::test]
+#[ignore = "needs Docker's engine: cargo test --workspace docker -- --include-ignored"]
 async fn what_one_worker_has_adopted_no_other_sweeps() {
     let _alone = alone().await;
     let script = "sleep 5; cat /etc/hostname";
@@ -269,6 +283,7 @@ async fn what_one_worker_has_adopted_no_other_sweeps() {
 }
 
 #[tokio::test]
+#[ignore = "needs Docker's engine: cargo test --workspace docker -- --include-ignored"]
 async fn of_two_who_claim_one_gets_it_until_it_lets_go_or_dies() {
     let _alone = alone().await;
     let work = Work::new(SLEEP);
@@ -302,6 +317,7 @@ fn dead_worker() -> Worker {
 }
 
 #[tokio::test]
+#[ignore = "needs Docker's engine: cargo test --workspace docker -- --include-ignored"]
 async fn what_nobody_adopts_is_removed_and_what_others_hold_is_left_alone() {
     let _alone = alone().await;
     let work = Work::new(OBEYS);
@@ -319,6 +335,7 @@ async fn what_nobody_adopts_is_removed_and_what_others_hold_is_left_alone() {
 }
 
 #[tokio::test]
+#[ignore = "needs Docker's engine: cargo test --workspace docker -- --include-ignored"]
 async fn a_second_call_for_an_attempt_waits_until_the_first_is_over() {
     let executor = shell("sleep 1");
     let work = Work::new("sleep 1");

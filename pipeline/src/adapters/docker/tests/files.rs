@@ -18,6 +18,7 @@ async fn object_in(store: Arc<dyn Objects>, key: &[u8], argv: &[&str]) -> (Docke
 }
 
 #[tokio::test]
+#[ignore = "needs Docker's engine: cargo test --workspace docker -- --include-ignored"]
 async fn a_file_of_this_machine_is_read_where_it_lies() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let store = Arc::new(Directory::new(directory.path()));
@@ -35,6 +36,7 @@ async fn a_file_of_this_machine_is_read_where_it_lies() {
 }
 
 #[tokio::test]
+#[ignore = "needs Docker's engine: cargo test --workspace docker -- --include-ignored"]
 async fn an_object_elsewhere_is_read_from_a_copy() {
     let store = Arc::new(MemoryObjects::new());
     let (executor, call) = object_in(store, b"in/a.txt", &["cat", "{path}"]).await;
@@ -42,6 +44,7 @@ async fn an_object_elsewhere_is_read_from_a_copy() {
 }
 
 #[tokio::test]
+#[ignore = "needs Docker's engine: cargo test --workspace docker -- --include-ignored"]
 async fn a_file_cannot_be_written_from_inside() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let store = Arc::new(Directory::new(directory.path()));
@@ -52,6 +55,7 @@ async fn a_file_cannot_be_written_from_inside() {
 }
 
 #[tokio::test]
+#[ignore = "needs Docker's engine: cargo test --workspace docker -- --include-ignored"]
 async fn a_file_that_changes_while_it_is_worked_on_fails_its_item() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let store = Arc::new(Directory::new(directory.path()));
@@ -66,6 +70,7 @@ async fn a_file_that_changes_while_it_is_worked_on_fails_its_item() {
 }
 
 #[tokio::test]
+#[ignore = "needs Docker's engine: cargo test --workspace docker -- --include-ignored"]
 async fn holes_that_mean_an_object_are_bad_input_for_values_and_batches() {
     let executor = executor(spec(&["cat", "{path}"]));
     let report = report_of(&executor, value("1")).await;

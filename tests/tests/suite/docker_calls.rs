@@ -1,0 +1,197 @@
+//! Jobs whose calls are containers. They need Docker's engine, so they are ignored where nobody says that it is there; the
+//! project's own check runs them.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use crate::support::{Place, figure, wait_until};
+
+/// A static program and scripts: Debian's `busybox-static`.
+const BUSYBOX: &str = "/bin/busybox";
+const IMAGE: &str = "trommel-work:latest";
+const WORK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/handlers/work.sh");
+
+/// Imports the image, once: /work.sh and what it needs.
+pub(crate) fn image() -> &'static str {
+    static MADE: OnceLock<()> = OnceLock::new();
+    MADE.get_or_init(|| {
+        let root = tempfile::tempdir().expect("a temporary directory");
+        let bin = root.path().join("bin");
+        fs::create_dir(&bin).expect("just made");
+        fs::copy(BUSYBOX, bin.join("busybox")).unwrap_or_else(|error| {
+            panic!("{BUSYBOX}: {error}; install it: apt-get install busybox-static")
+        });
+        for name in ["sh", "cat", "sleep", "echo", "tail", "awk"] {
+            symlink("busybox", bin.join(name)).expect("a new name");
+        }
+        fs::copy(WORK, root.path().join("work.sh")).expect("a file of ours");
+        let tar = Command::new("tar")
+            .arg("-C")
+            .arg(root.path())
+            .args(["-c", "."])
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("every system has tar");
+        docker_reading(&["import", "-", IMAGE], tar.stdout.expect("piped").into());
+    });
+    IMAGE
+}
+
+/// What a docker command says.
+fn docker(args: &[&str]) -> String {
+    docker_reading(args, Stdio::null())
+}
+
+fn docker_reading(args: &[&str], stdin: Stdio) -> String {
+    let done = Command::new("docker").args(args).stdin(stdin).output();
+    let done =
+        done.unwrap_or_else(|error| panic!("docker: {error}; install docker.io and docker-cli"));
+    let words = String::from_utf8_lossy(&done.stderr);
+    assert!(
+        done.status.success(),
+        "{words}; start Docker's engine: dockerd"
+    );
+    String::from_utf8_lossy(&done.stdout).into_owned()
+}
+
+fn left_of(run: &str) -> usize {
+    docker(&["ps", "-aq", "--filter", &format!("label=trommel.run={run}")])
+        .lines()
+        .count()
+}
+
+/// How often a container was started for each item and attempt of a run.
+fn starts_of(run: &str, since: &str) -> BTreeMap<String, u32> {
+    let events = docker(&[
+        "events",
+        "--since",
+        since,
+        "--until",
+        "0s",
+        "--filter",
+        "event=start",
+        "--filter",
+        &format!("label=trommel.run={run}"),
+        "--format",
+        "{{index .Actor.Attributes \"trommel.item\"}}/{{index .Actor.Attributes \"trommel.attempt\"}}",
+    ]);
+    let mut starts = BTreeMap::new();
+    for event in events.lines() {
+        *starts.entry(event.to_owned()).or_default() += 1;
+    }
+    starts
+}
+
+/// Five of each kind of failure among a hundred items.
+fn wrong(n: u64) -> &'static str {
+    match n {
+        n if n >= 75 => "well",
+        n => match n % 15 {
+            0 => "eat",
+            5 => "sleep",
+            10 => "exit",
+            _ => "well",
+        },
+    }
+}
+
+fn job() -> Place {
+    let image = image();
+    let script = "case $(cat) in *eat*) tail /dev/zero;; *sleep*) sleep 600;; *exit*) exit 3;; *) sleep 0.3; echo 1;; esac";
+    let place = Place::with_job(&format!(
+        "name = \"containers\"\ninput = {{ jsonl = \"in.jsonl\" }}\nmax_concurrency = 4\ntolerated_failure_count = 15\n\
+         results = \"out\"\n[function]\ntimeout = \"5s\"\ngrace = \"1s\"\n[function.docker]\nimage = \"{image}\"\n\
+         command = [\"sh\", \"-c\", {script:?}]\nmemory = \"32 MiB\"\nnetwork = \"none\"\n"
+    ));
+    let lines = (0..100).map(|n| format!("{{\"n\":{n},\"do\":\"{}\"}}\n", wrong(n)));
+    place.write("in.jsonl", lines.collect::<String>());
+    place
+}
+
+fn classes(place: &Place) -> BTreeMap<String, u32> {
+    let mut classes = BTreeMap::new();
+    let failed = place.items(&["--state", "failed"]).into_iter();
+    for item in failed.chain(place.items(&["--state", "timed-out"])) {
+        *classes.entry(item.class.unwrap_or_default()).or_default() += 1;
+    }
+    classes
+}
+
+#[test]
+#[ignore = "needs Docker's engine: cargo test --workspace docker -- --include-ignored"]
+fn docker_calls_end_as_their_containers_do_and_a_killed_worker_s_are_adopted() {
+    let place = job();
+    let since = docker(&["info", "--format", "{{.SystemTime}}"])
+        .trim()
+        .to_owned();
+    let worker = place.start(&["run", "job.toml"]);
+    wait_until("some are done and some run", Duration::from_mins(1), || {
+        place
+            .maybe_status()
+            .is_some_and(|status| status.item_counts.succeeded >= 20)
+    });
+    let run = place.status().run;
+    worker.signal(Signal::SIGKILL);
+    worker.wait();
+    assert!(left_of(&run) > 0, "containers outlive their worker");
+    let begun = crate::support::now();
+    place
+        .start(&["resume"])
+        .wait_within(Duration::from_mins(5))
+        .exits(3);
+    let took = begun.elapsed();
+    let counts = place.status().item_counts;
+    assert_eq!(
+        (counts.succeeded, counts.failed, counts.timed_out),
+        (85, 10, 5)
+    );
+    let wanted = [("OutOfMemory", 5), ("Timeout", 5), ("Exit3", 5)];
+    assert_eq!(
+        classes(&place),
+        wanted
+            .map(|(class, count)| (class.to_owned(), count))
+            .into()
+    );
+    let starts = starts_of(&run, &since);
+    assert_eq!(starts.len(), 100);
+    let twice: Vec<_> = starts.iter().filter(|(_, times)| **times > 1).collect();
+    assert!(twice.is_empty(), "{twice:?}");
+    wait_until("nothing is left", Duration::from_secs(30), || {
+        left_of(&run) == 0
+    });
+    place.audit();
+    figure(&format!(
+        "100 containers, a worker killed: the rest took {took:.1?}, none started twice for an attempt"
+    ));
+}
+
+#[test]
+#[ignore = "needs Docker's engine: cargo test --workspace docker -- --include-ignored"]
+fn docker_gives_what_a_command_gives() {
+    let lines: String = (0..200)
+        .map(|n| format!("{{\"n\":{n},\"text\":\"item number {n}\"}}\n"))
+        .collect();
+    let mut told = Vec::new();
+    for executor in [
+        format!("command = [\"{WORK}\"]"),
+        format!(
+            "docker = {{ image = \"{}\", command = [\"sh\", \"/work.sh\"], network = \"none\" }}",
+            image()
+        ),
+    ] {
+        let place = Place::with_job(&format!(
+            "name = \"work\"\ninput = {{ jsonl = \"in.jsonl\" }}\nmax_concurrency = 4\nresults = \"out\"\n[function]\n{executor}\n"
+        ));
+        place.write("in.jsonl", &lines);
+        place.trommel(&["run", "job.toml"]).exits(0);
+        told.push(crate::journey_handlers::canonical(&place));
+    }
+    assert_eq!(told[0].lines().count(), 200);
+    assert_eq!(told[0], told[1]);
+}
