@@ -128,6 +128,42 @@ fn what_events_cost_is_near_to_what_was_foretold() {
 }
 
 #[test]
+fn ten_times_the_work_costs_ten_times_as_much_and_no_service_is_left_out() {
+    let sources = [
+        Source::Numbers,
+        Source::Inline,
+        Source::File,
+        Source::Listing,
+    ];
+    for source in sources {
+        // Whole parts, pages, groups and batches, so that nothing is rounded.
+        let foretold = |times: u64| {
+            Estimate::of(&Work {
+                source,
+                fines: times * 1_000_000,
+                fine_bytes: times * 1_000_000,
+                lumps: 0,
+                results: true,
+            })
+        };
+        let (one, ten) = (foretold(1).ledger, foretold(10).ledger);
+        for of in [
+            |usage: &Usage| usage.write_units,
+            |usage: &Usage| usage.read_half_units,
+        ] {
+            assert_eq!(of(&ten), 10 * of(&one), "{source:?}");
+        }
+        let prices = &Prices::LIST;
+        let apart: f64 = foretold(1).usd_by_service(prices).iter().sum();
+        let together = foretold(1).pipeline().usd(prices);
+        assert!(
+            (apart - together).abs() < 1e-9,
+            "{source:?}: {apart} and {together}"
+        );
+    }
+}
+
+#[test]
 fn a_bill_says_what_its_usage_costs_and_names_its_services() {
     let usage = finished(&calm_day(5, 1)).usage;
     let mut bill = Bill {

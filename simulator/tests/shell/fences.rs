@@ -12,7 +12,9 @@ use trommel::core::part::{Cursor, Part, Place, Stretch};
 use trommel::core::run::{Reason, RunEvent};
 use trommel::core::time::Timestamp;
 use trommel::ledger::{Held, Ledger, LedgerError, SettleEnd, Settlement};
-use trommel::ports::{Key, Update, Write};
+use trommel::ports::{Key, TableError, Update, Write};
+use trommel_simulator::point::Kind;
+use trommel_simulator::services::{Rates, Source};
 
 use crate::scenario::{Scenario, job};
 
@@ -211,7 +213,8 @@ fn what_would_break_a_promise_is_refused_though_the_holder_asks() {
 #[test]
 fn a_part_is_frozen_only_while_its_run_is_running() {
     let world = World::new();
-    let (ledger, run) = (world.ledger("reader"), world.scenario.cluster.run());
+    let ledger = crate::books::ledger(&world.scenario, "reader");
+    let run = world.scenario.cluster.run();
     let row = || {
         let row = world.scenario.block_on(async { ledger.run(&run).await });
         row.expect("the run has a row")
@@ -246,6 +249,13 @@ fn a_part_is_frozen_only_while_its_run_is_running() {
     // What was asked for before the end may arrive after it: result files have told the total.
     assert_eq!(freeze(), Err(LedgerError::Raced), "it has ended");
     assert_eq!(row().total, total + 5);
+    let throttled = Source::Swarm(Rates::from([(Kind::Throttled, 1_000_000)]));
+    world.scenario.cluster.injector().set(throttled);
+    let refused = freeze();
+    assert!(
+        matches!(refused, Err(LedgerError::Table(TableError::Throttled(_)))),
+        "nobody came before: {refused:?}"
+    );
 }
 
 #[test]

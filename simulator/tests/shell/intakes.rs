@@ -71,6 +71,58 @@ fn each_object_has_its_own_mark_however_long_its_names_are() {
 }
 
 #[test]
+fn a_mark_is_named_by_what_people_know_as_long_as_that_fits() {
+    let scenario = Scenario::new(1, job(1, 0));
+    let ledger = ledger(&scenario, "intake");
+    let at = MarkOf {
+        bucket: "bucket".into(),
+        key: b"a key".as_slice().into(),
+        version: Some("a version".into()),
+    };
+    let event = Taken {
+        sequencer: None,
+        at: NOW,
+        etag: "e".into(),
+        by: Claim {
+            intake: IntakeId::new("first"),
+            index: 0,
+        },
+    };
+    let marked = ledger.mark(&at, (EventKind::Created, event), Sequencer::Ignored, NOW);
+    assert_eq!(scenario.block_on(marked), Ok(Marked::Won));
+    let table = scenario.cluster.table().quiet();
+    let rows = scenario.block_on(table.query(Query::all("object#bucket/a key", 10)));
+    let rows = rows.expect("it can be read").rows;
+    assert_eq!(rows[0].0, "seen#a version");
+}
+
+#[test]
+fn an_event_and_its_object_are_looked_for_under_the_same_name() {
+    let event = ObjectEvent {
+        bucket: "bucket".into(),
+        key: b"in/a".as_slice().into(),
+        kind: EventKind::Created,
+        size_bytes: Some(1),
+        etag: Some("e".into()),
+        version: None,
+        sequencer: None,
+        at: NOW,
+    };
+    let object = event.object().expect("it has a size and an eTag");
+    assert_eq!(event.store_key(), b"bucket/in/a");
+    assert_eq!(event.store_key(), object.store_key().into_owned());
+}
+
+#[test]
+fn the_window_after_a_window_is_as_long_and_begins_where_that_ends() {
+    let length = std::time::Duration::from_secs(90);
+    let first = Window::at(NOW, length);
+    let second = first.next();
+    assert_eq!(second.start, first.end);
+    assert_eq!(second, Window::at(first.end, length));
+}
+
+#[test]
 fn what_was_marked_and_never_became_ready_is_missing_and_what_was_removed_is_not() {
     let scenario = Scenario::new(1, job(1, 0));
     let intake = ledger(&scenario, "intake");
