@@ -33,17 +33,17 @@ const READY_WITHIN: Duration = Duration::from_secs(60);
 const SMALL_BYTES_MAX: usize = 4096;
 
 /// A bucket, its ingest queue, a table and a job.
-struct Inbox {
-    place: Place,
-    clients: Clients,
-    queue: Arc<dyn Queue>,
-    bucket: String,
+pub(crate) struct Inbox {
+    pub(crate) place: Place,
+    pub(crate) clients: Clients,
+    pub(crate) queue: Arc<dyn Queue>,
+    pub(crate) bucket: String,
     keys: Keys,
 }
 
 /// How an inbox is set up.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Sends {
+pub(crate) enum Sends {
     /// The bucket's own events.
     Bucket,
     /// The test's.
@@ -51,7 +51,7 @@ enum Sends {
 }
 
 impl Inbox {
-    async fn new(emulator: &Emulator, name: &str, sends: Sends, job: &str) -> Self {
+    pub(crate) async fn new(emulator: &Emulator, name: &str, sends: Sends, job: &str) -> Self {
         Self::behind(emulator, emulator.url(), name, (sends, job)).await
     }
 
@@ -133,7 +133,7 @@ impl Inbox {
         );
     }
 
-    async fn put(&self, key: &str, bytes: &[u8]) -> Put {
+    pub(crate) async fn put(&self, key: &str, bytes: &[u8]) -> Put {
         let put = self.clients.s3.put_object().bucket(&self.bucket).key(key);
         let put = put.body(ByteStream::from(bytes.to_vec())).send().await;
         let put = put.expect("it answers");
@@ -213,7 +213,7 @@ impl Inbox {
     }
 
     /// Waits until so much was taken in, and every window has its verdict and its result files.
-    fn wait_until_done(&self, taken: u64) -> Vec<Window> {
+    pub(crate) fn wait_until_done(&self, taken: u64) -> Vec<Window> {
         let begun = now();
         loop {
             let windows = self.windows();
@@ -238,7 +238,7 @@ impl Inbox {
     }
 
     /// All records of the result files of one kind, over all windows.
-    fn records(&self, windows: &[Window], kind: &str) -> Vec<Value> {
+    pub(crate) fn records(&self, windows: &[Window], kind: &str) -> Vec<Value> {
         let mut records = Vec::new();
         for window in windows {
             let dir = self.place.path("out");
@@ -260,14 +260,14 @@ impl Inbox {
         records
     }
 
-    fn audit(&self, windows: &[Window]) {
+    pub(crate) fn audit(&self, windows: &[Window]) {
         for window in windows {
             self.place.trommel(&["audit", &window.run]).exits(0);
         }
     }
 
     /// Nothing is left in the ingest queue, hidden or not.
-    async fn is_drained(&self) {
+    pub(crate) async fn is_drained(&self) {
         let begun = now();
         loop {
             let depth = self.queue.depth().await.expect("it answers");
@@ -284,7 +284,7 @@ impl Inbox {
 }
 
 /// A state that an object was given.
-struct Put {
+pub(crate) struct Put {
     key: String,
     size: usize,
     etag: String,
@@ -299,11 +299,11 @@ struct Run {
 /// What `status --json` says of a window.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Window {
+pub(crate) struct Window {
     run: String,
     status: String,
     total_is_final: bool,
-    item_counts: Counts,
+    pub(crate) item_counts: Counts,
     quarantined: u64,
     intake: Intake,
 }
@@ -316,7 +316,7 @@ struct Intake {
     removed: u64,
 }
 
-fn total(windows: &[Window], of: impl Fn(&Window) -> u64) -> u64 {
+pub(crate) fn total(windows: &[Window], of: impl Fn(&Window) -> u64) -> u64 {
     windows.iter().map(of).sum()
 }
 

@@ -6,6 +6,8 @@ use std::fs;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use trommel::adapters::handler::{HandlerItem, handler};
+use trommel::runner::Embedded;
 use trommel_localstack::python;
 
 use crate::support::{Place, figure, wait_until};
@@ -63,10 +65,10 @@ pub(crate) fn canonical(place: &Place) -> String {
     let mut outputs: Vec<(u64, String)> = records
         .iter()
         .map(|record| {
-            let output = &record["Output"];
+            let output = &record["output"];
             (
                 output["n"].as_u64().expect("a number"),
-                format!("{} → {output}\n", record["Input"]),
+                format!("{} → {output}\n", record["input"]),
             )
         })
         .collect();
@@ -111,6 +113,41 @@ fn every_language_gives_what_a_command_gives() {
             Some(first) => assert_eq!(&told, first, "{name}"),
         }
     }
+}
+
+/// The same work as a handler of this program.
+fn in_process(lines: &str) -> Place {
+    let place = Place::new();
+    let input = place.write("in.jsonl", lines);
+    let work = handler(|item: HandlerItem| async move {
+        let event: Value = item.json()?;
+        let (n, text) = (
+            event["n"].as_u64().unwrap_or_default(),
+            event["text"].as_str().unwrap_or_default(),
+        );
+        Ok(json!({"n": n, "square": n * n, "upper": text.to_uppercase()}))
+    });
+    let job = format!(
+        "name = \"work\"\ninput = {{ jsonl = {input:?} }}\nresults = {:?}\nledger = \"sqlite:{}\"\n",
+        place.path("out"),
+        place.path(".trommel/ledger.db").display()
+    );
+    let run = async { Embedded::new(job, work)?.run().await };
+    let runtime = tokio::runtime::Runtime::new().expect("threads");
+    runtime.block_on(run).expect("it runs");
+    place
+}
+
+#[test]
+fn a_handler_in_rust_gives_what_a_command_gives() {
+    let input = lines(200, |_| None);
+    let command = place(
+        &format!("command = [\"python3\", \"{HANDLERS}/work.py\"]"),
+        &input,
+        "",
+    );
+    command.trommel(&["run", "job.toml"]).exits(0);
+    assert_eq!(canonical(&in_process(&input)), canonical(&command));
 }
 
 fn is_there(program: &str) -> bool {

@@ -17,6 +17,7 @@ mod emulator_aws;
 mod emulator_chaos;
 mod emulator_commands;
 mod emulator_events;
+mod emulator_functions;
 mod emulator_journey;
 mod emulator_leases;
 mod journey_checksums;
