@@ -204,7 +204,7 @@ impl JobOpener {
             (ExecutorSpec::Docker(docker), _) => {
                 let retaken_within = self.backend.settings().retaken_within();
                 let docker = DockerExecutor::new(docker.clone(), objects, retaken_within);
-                Ok(Arc::new(docker))
+                Ok(Arc::new(docker.with_timeout(spec.timeout)))
             }
             #[cfg(not(feature = "docker"))]
             (ExecutorSpec::Docker(_), _) => Err(not_built("docker", "docker")),

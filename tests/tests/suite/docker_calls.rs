@@ -2,9 +2,10 @@
 //! project's own check runs them.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::symlink;
-use std::process::{Command, Stdio};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -66,26 +67,50 @@ fn left_of(run: &str) -> usize {
         .count()
 }
 
-/// How often a container was started for each item and attempt of a run.
-fn starts_of(run: &str, since: &str) -> BTreeMap<String, u32> {
-    let events = docker(&[
-        "events",
-        "--since",
-        since,
-        "--until",
-        "0s",
-        "--filter",
-        "event=start",
-        "--filter",
-        &format!("label=trommel.run={run}"),
-        "--format",
-        "{{index .Actor.Attributes \"trommel.item\"}}/{{index .Actor.Attributes \"trommel.attempt\"}}",
-    ]);
-    let mut starts = BTreeMap::new();
-    for event in events.lines() {
-        *starts.entry(event.to_owned()).or_default() += 1;
+/// Listens to the engine: it remembers only its last few hundred events.
+struct Starts {
+    listening: Child,
+    heard: PathBuf,
+}
+
+impl Starts {
+    fn listen(place: &Place) -> Self {
+        const SAID: &str = "{{index .Actor.Attributes \"trommel.run\"}} \
+            {{index .Actor.Attributes \"trommel.item\"}}/{{index .Actor.Attributes \"trommel.attempt\"}}";
+        let heard = place.path("starts");
+        let listening = Command::new("docker")
+            .args([
+                "events",
+                "--filter",
+                "event=start",
+                "--filter",
+                "label=trommel.run",
+                "--format",
+                SAID,
+            ])
+            .stdout(File::create(&heard).expect("a file of ours"))
+            .spawn();
+        Self {
+            listening: listening.expect("docker is there"),
+            heard,
+        }
     }
-    starts
+
+    /// How often a container was started for each item and attempt of a run.
+    fn of(mut self, run: &str) -> BTreeMap<String, u32> {
+        self.listening.kill().expect("it listens");
+        self.listening.wait().expect("just killed");
+        let mut starts = BTreeMap::new();
+        for line in fs::read_to_string(&self.heard)
+            .expect("a file of ours")
+            .lines()
+        {
+            if let Some((_, attempt)) = line.split_once(' ').filter(|(of, _)| *of == run) {
+                *starts.entry(attempt.to_owned()).or_default() += 1;
+            }
+        }
+        starts
+    }
 }
 
 /// Five of each kind of failure among a hundred items.
@@ -127,9 +152,7 @@ fn classes(place: &Place) -> BTreeMap<String, u32> {
 #[ignore = "needs Docker's engine: cargo test --workspace docker -- --include-ignored"]
 fn docker_calls_end_as_their_containers_do_and_a_killed_worker_s_are_adopted() {
     let place = job();
-    let since = docker(&["info", "--format", "{{.SystemTime}}"])
-        .trim()
-        .to_owned();
+    let starts = Starts::listen(&place);
     let worker = place.start(&["run", "job.toml"]);
     wait_until("some are done and some run", Duration::from_mins(1), || {
         place
@@ -158,7 +181,7 @@ fn docker_calls_end_as_their_containers_do_and_a_killed_worker_s_are_adopted() {
             .map(|(class, count)| (class.to_owned(), count))
             .into()
     );
-    let starts = starts_of(&run, &since);
+    let starts = starts.of(&run);
     assert_eq!(starts.len(), 100);
     let twice: Vec<_> = starts.iter().filter(|(_, times)| **times > 1).collect();
     assert!(twice.is_empty(), "{twice:?}");

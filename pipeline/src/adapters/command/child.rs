@@ -54,6 +54,12 @@ pub(in crate::adapters) enum Exit {
         )
     )]
     OutOfMemory,
+    /// It was ended for its time.
+    #[cfg_attr(
+        not(feature = "docker"),
+        expect(dead_code, reason = "who calls a command minds the time")
+    )]
+    TooLong(Duration),
     /// By us: it said more than [`OUTPUT_BYTES_MAX`].
     TooMuchOutput,
     /// Nobody knows: it was killed and did not die, or could not be waited for.

@@ -119,6 +119,10 @@ fn failure_of(ended: &Ended) -> Option<Failure> {
             let cause = with_last_words(&cause, &ended.stderr);
             Some(Failure::new(Class::Crashed, cause))
         }
+        Exit::TooLong(timeout) => {
+            let cause = with_last_words(&format!("ran longer than {timeout:?}"), &ended.stderr);
+            Some(Failure::new(Class::Timeout, cause))
+        }
         Exit::OutOfMemory => {
             let cause = "it needed more memory than it may have, and was ended";
             let cause = with_last_words(cause, &ended.stderr);

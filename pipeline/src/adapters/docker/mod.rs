@@ -40,11 +40,15 @@ use place::{Place, Places, Wanted};
 use running::{Input, Running, Stopping};
 use worker::Worker;
 
+/// How long an engine that has much to do may take to make and start a container.
+const START_WAIT_MAX: Duration = Duration::from_mins(2);
+
 /// Runs a container for each call.
 pub struct DockerExecutor {
     spec: DockerSpec,
     template: Template,
     sources: Sources,
+    timeout: Option<Duration>,
     places: Places,
     _sweeper: Sweeper,
 }
@@ -61,6 +65,12 @@ impl DockerExecutor {
         Self::adopting_within(retaken_within + ADOPT_WITHIN, spec, input)
     }
 
+    /// Ends containers that run for longer than the lane's timeout: since their start, whoever started them.
+    #[must_use]
+    pub fn with_timeout(self, timeout: Option<Duration>) -> Self {
+        Self { timeout, ..self }
+    }
+
     fn adopting_within(
         adopt_within: Duration,
         spec: DockerSpec,
@@ -74,6 +84,7 @@ impl DockerExecutor {
             template: Template::new(&spec.argv),
             spec,
             sources: Sources::new(input),
+            timeout: None,
             _sweeper: Sweeper::start(places.clone(), adopt_within),
             places,
         }
@@ -188,6 +199,7 @@ impl DockerExecutor {
         let stopping = Stopping {
             stop,
             grace: call.grace,
+            timeout: self.timeout,
         };
         let place = self.places.take(&wanted, stop).await?;
         let engine = &self.places.engine;
@@ -228,6 +240,10 @@ struct Attempt<'a> {
 
 #[async_trait]
 impl Executor for DockerExecutor {
+    fn start_wait_max(&self) -> Duration {
+        START_WAIT_MAX
+    }
+
     async fn call(&self, call: Call, stop: Stop) -> CallReport {
         if stop.is_cancelled() {
             return CallReport::undecided(call.items.len(), &protocol::stopped());

@@ -11,7 +11,9 @@ use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use bollard::container::LogOutput;
+use bollard::models::ContainerState;
 use futures_util::{StreamExt as _, TryStreamExt as _};
+use jiff::Timestamp;
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 use tokio::time::Instant;
 
@@ -67,6 +69,8 @@ impl<'a> Input<'a> {
 pub(super) struct Stopping<'a> {
     pub(super) stop: &'a Stop,
     pub(super) grace: Duration,
+    /// It is ended when it has run for longer, whoever started it.
+    pub(super) timeout: Option<Duration>,
 }
 
 /// A container that is listened to.
@@ -76,6 +80,8 @@ pub(super) struct Running<'a> {
     output: Output,
     feeding: Feeding<'a>,
     origin: Origin,
+    /// How long it has run already.
+    age: Duration,
 }
 
 type Feeding<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
@@ -114,6 +120,7 @@ impl<'a> Running<'a> {
             output: attached.output.map_err(EngineError::from).boxed(),
             feeding,
             origin: Origin::Attached,
+            age: Duration::ZERO,
         })
     }
 
@@ -123,6 +130,7 @@ impl<'a> Running<'a> {
         id: &'a str,
         listen: Listen,
     ) -> Result<Self, Failure> {
+        let state = engine.state(id).await.map_err(|error| error.failure())?;
         let log = engine.log(id, listen).await;
         Ok(Self {
             engine,
@@ -130,6 +138,7 @@ impl<'a> Running<'a> {
             output: log.map_err(|error| error.failure())?,
             feeding: Box::pin(std::future::ready(())),
             origin: Origin::Log,
+            age: age_of(&state),
         })
     }
 
@@ -141,18 +150,33 @@ impl<'a> Running<'a> {
             mut output,
             mut feeding,
             origin,
+            age,
         } = self;
+        let late_at = stopping
+            .timeout
+            .map(|timeout| Instant::now() + timeout.saturating_sub(age));
+        let mut is_late = false;
         let mut heard = Heard::default();
         let mut waiting = pin!(engine.wait(id));
         let mut asking = pin!(engine.stop(id, stopping.grace));
         let (mut is_fed, mut is_over, mut is_silent) = (false, false, false);
         let (mut stopped, mut is_asked) = (false, false);
         let mut deadline: Option<Instant> = None;
+        // One that another has ended is over already: its age says whether for its time.
         while !(is_over && is_silent) {
             tokio::select! {
                 biased;
-                () = stopping.stop.cancelled(), if !stopped && !is_over => {
+                () = stopping.stop.cancelled(), if !(stopped || is_late || is_over) => {
                     stopped = true;
+                    deadline = Some(Instant::now() + stopping.grace + KILL_WAIT_MAX);
+                }
+                ended = &mut waiting, if !is_over => {
+                    ended.map_err(|error| error.failure())?;
+                    is_over = true;
+                    deadline = Some(Instant::now() + DRAIN_WAIT_MAX);
+                }
+                () = until(late_at), if late_at.is_some() && !(stopped || is_late || is_over) => {
+                    is_late = true;
                     deadline = Some(Instant::now() + stopping.grace + KILL_WAIT_MAX);
                 }
                 () = until(deadline), if deadline.is_some() => {
@@ -161,16 +185,11 @@ impl<'a> Running<'a> {
                     }
                     return Ok(heard.ended(Exit::Unknown, stopped));
                 }
-                asked = &mut asking, if stopped && !is_asked => {
+                asked = &mut asking, if (stopped || is_late) && !is_asked => {
                     is_asked = true;
                     if let Err(error) = asked {
                         tracing::warn!(%error, container = id, "it could not be stopped");
                     }
-                }
-                ended = &mut waiting, if !is_over => {
-                    ended.map_err(|error| error.failure())?;
-                    is_over = true;
-                    deadline = Some(Instant::now() + DRAIN_WAIT_MAX);
                 }
                 () = &mut feeding, if !is_fed => is_fed = true,
                 said = output.next(), if !is_silent => match said {
@@ -187,7 +206,19 @@ impl<'a> Running<'a> {
             return Err(Failure::new(Class::Crashed, cause));
         }
         let state = engine.state(id).await.map_err(|error| error.failure())?;
-        Ok(heard.ended(exit_of(&state), stopped))
+        let exit = match (exit_of(&state), stopping.timeout) {
+            // By us, or by a worker that died before it could say so.
+            (Exit::Signal(_) | Exit::Code(_) | Exit::Unknown, Some(timeout)) if is_late => {
+                Exit::TooLong(timeout)
+            }
+            (Exit::Signal(_), Some(timeout))
+                if origin == Origin::Log && age_of(&state) >= timeout =>
+            {
+                Exit::TooLong(timeout)
+            }
+            (exit, _) => exit,
+        };
+        Ok(heard.ended(exit, stopped))
     }
 }
 
@@ -227,6 +258,18 @@ impl Heard {
             stderr: self.stderr,
         }
     }
+}
+
+/// How long it has run, or ran.
+fn age_of(state: &ContainerState) -> Duration {
+    let time = |text: &Option<String>| text.as_deref()?.parse::<Timestamp>().ok();
+    let Some(started) = time(&state.started_at) else {
+        return Duration::ZERO;
+    };
+    // One that runs has the year 1 there.
+    let ended = time(&state.finished_at).filter(|ended| *ended > started);
+    let ended = ended.unwrap_or_else(Timestamp::now);
+    ended.duration_since(started).try_into().unwrap_or_default()
 }
 
 async fn until(deadline: Option<Instant>) {
