@@ -77,3 +77,35 @@ fn what_a_job_says_is_read_to_the_digit() {
         ("2.5", 1000)
     );
 }
+
+#[test]
+fn objects_reach_the_container_lane_by_their_size_and_rows_by_escalation_alone() {
+    let of = |input: &str| {
+        let text = format!("input = {input}\n[container]\n");
+        let options = ParseOptions {
+            executors: Executors::InProcess,
+            cores: 4,
+            overrides: Overrides::default(),
+        };
+        let job = parse(
+            &text,
+            "job.toml",
+            Path::new("/simulated"),
+            &|_| None,
+            &options,
+        );
+        job.map_err(|errors| errors.to_string())
+    };
+    let objects = of("{ objects = \"s3://input/\" }");
+    assert!(objects.is_err_and(|why| why.contains("none ever reaches [container]")));
+    for rows in [
+        "{ range = \"0..9\" }",
+        "{ inline = [1] }",
+        "{ jsonl = \"a\" }",
+        "{ csv = \"a\" }",
+        "{ json = \"a\" }",
+    ] {
+        let job = of(rows).expect("what a row costs too much time for moves there");
+        assert!(job.container.is_some() && !job.input.is_objects());
+    }
+}
