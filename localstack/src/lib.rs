@@ -17,9 +17,10 @@ pub mod profile;
 mod provision;
 pub mod proxy;
 mod watchdog;
+mod zip;
 
 pub use choice::Choice;
 pub use endpoint::{Emulator, NoEndpoint, Stage};
-pub use profile::{EncodedListings, FormerHandles, Kind, Profile};
+pub use profile::{EncodedListings, FormerHandles, Functions, Kind, Profile};
 pub use provision::ProvisionError;
 pub use proxy::Proxy;

@@ -6,13 +6,16 @@ use std::sync::Arc;
 use tokio::sync::OnceCell;
 
 use crate::adapters::aws::{
-    Blueprint, Buckets, Clients, DynamoTable, Endpoint, S3Objects, SqsQueue,
+    Blueprint, Buckets, Clients, DynamoTable, Endpoint, LambdaExecutor,
+    Pointers, S3Objects, SqsQueue,
 };
 use crate::core::bill::Bill;
 use crate::core::id::JobName;
+use crate::core::job::{Job, LambdaSpec, LaneSpec};
 use crate::core::lane::Lane;
 use crate::core::mark::Sequencer;
-use crate::ports::{Objects, Queue, Table};
+use crate::ports::{Executor, Objects, Queue, Table};
+use crate::shell::Stores;
 
 use super::backend::{BackendError, Purpose};
 
@@ -56,10 +59,27 @@ impl SharedClients {
         Ok((Arc::new(opened), sequencer))
     }
 
+    /// A lane's calls of a function, where the environment says.
+    pub(super) async fn lambda(
+        &self,
+        spec: &LambdaSpec,
+        lane: &LaneSpec,
+        scratch: Option<Pointers>,
+    ) -> Arc<dyn Executor> {
+        Arc::new(LambdaExecutor::new(self.get().await, spec, lane, scratch))
+    }
+
     /// What was asked of AWS so far; none if nothing could be.
     pub(super) fn bill(&self) -> Option<Bill> {
         self.0.get().map(|clients| clients.meter.snapshot())
     }
+}
+
+/// Where events lie that are too long to be sent; none if the job's scratch place is not in S3.
+pub(super) fn pointers(job: &Job, stores: &Stores) -> Option<Pointers> {
+    let (bucket, _) = job.scratch_in_s3()?;
+    let prefix = stores.scratch_prefix.clone();
+    Some(Pointers::new(stores.scratch.clone(), bucket, prefix))
 }
 
 /// An open table and the clients beside it.

@@ -12,8 +12,8 @@ use crate::core::job::{ExecutorSpec, Job, LaneSpec};
 use crate::core::lane::Lane;
 use crate::job_file::{self, Executors, JobErrors, Overrides, ParseOptions};
 use crate::ledger::RunRow;
-use crate::ports::{Executor, Objects};
-use crate::shell::{OpenRun, OpenedRun};
+use crate::ports::Executor;
+use crate::shell::{OpenRun, OpenedRun, Stores};
 
 use super::backend::Backend;
 
@@ -138,7 +138,7 @@ impl JobOpener {
     pub async fn lane_executors(
         &self,
         job: &Job,
-        input: &Arc<dyn Objects>,
+        stores: &Stores,
     ) -> Result<BTreeMap<Lane, Arc<dyn Executor>>, String> {
         let mut executors: BTreeMap<Lane, Arc<dyn Executor>> = BTreeMap::new();
         if self.calls == Calls::Elsewhere {
@@ -146,8 +146,7 @@ impl JobOpener {
         }
         for lane in Lane::ALL {
             let Some(spec) = job.lane(lane) else { continue };
-            let objects = job.input.is_objects().then(|| input.clone());
-            let executor = self.executor(spec, objects).await;
+            let executor = self.executor(job, spec, stores).await;
             let executor = executor.map_err(|problem| format!("{lane} lane: {problem}"))?;
             executors.insert(lane, executor);
         }
@@ -158,8 +157,9 @@ impl JobOpener {
 impl JobOpener {
     async fn executor(
         &self,
+        job: &Job,
         spec: &LaneSpec,
-        objects: Option<Arc<dyn Objects>>,
+        stores: &Stores,
     ) -> Result<Arc<dyn Executor>, String> {
         match (&spec.executor, &self.handler) {
             (ExecutorSpec::InProcess, Some(handler)) => Ok(handler.clone()),
@@ -172,11 +172,18 @@ impl JobOpener {
                     cwd: cwd.clone(),
                     output: spec.output,
                 };
+                let objects = job.input.is_objects().then(|| stores.input.clone());
                 let command = CommandExecutor::new(&spec, objects, self.reaper().await?);
                 Ok(Arc::new(command.map_err(|error| error.to_string())?))
             }
             (ExecutorSpec::Handler(_), _) => Err(not_built("handler", "local")),
             (ExecutorSpec::Docker(_), _) => Err(not_built("docker", "docker")),
+            #[cfg(feature = "aws")]
+            (ExecutorSpec::Lambda(lambda), _) => {
+                let scratch = super::aws::pointers(job, stores);
+                Ok(self.backend.clients().lambda(lambda, spec, scratch).await)
+            }
+            #[cfg(not(feature = "aws"))]
             (ExecutorSpec::Lambda(_), _) => Err(not_built("lambda", "aws")),
             (ExecutorSpec::Ecs(_), _) => Err(not_built("ecs", "aws")),
         }
@@ -202,7 +209,7 @@ impl OpenRun for JobOpener {
             .stores(&job, &row.id)
             .await
             .map_err(|e| e.to_string())?;
-        let executors = self.lane_executors(&job, &stores.input).await?;
+        let executors = self.lane_executors(&job, &stores).await?;
         Ok(OpenedRun {
             job: Arc::new(job),
             stores,
