@@ -185,6 +185,12 @@ impl JobOpener {
             }
             #[cfg(not(feature = "aws"))]
             (ExecutorSpec::Lambda(_), _) => Err(not_built("lambda", "aws")),
+            #[cfg(feature = "aws")]
+            (ExecutorSpec::Ecs(ecs), _) => {
+                let scratch = super::aws::pointers(job, stores);
+                Ok(self.backend.clients().ecs(ecs, scratch).await)
+            }
+            #[cfg(not(feature = "aws"))]
             (ExecutorSpec::Ecs(_), _) => Err(not_built("ecs", "aws")),
         }
     }

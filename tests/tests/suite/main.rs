@@ -33,5 +33,6 @@ mod journey_torn_log;
 mod parity;
 mod readme;
 mod stub;
+mod stub_ecs;
 mod stub_lambda;
 mod support;
