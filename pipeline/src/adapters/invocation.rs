@@ -312,13 +312,13 @@ fn lines_of(trace: &serde_json::Value) -> Vec<&str> {
 pub(crate) fn with_log(cause: &str, log: &[u8]) -> String {
     /// What is said first is kept at least, however long the log.
     const CAUSE_BYTES_KEPT: usize = CAUSE_BYTES_MAX / 2;
+    const BETWEEN: &str = "\nlog: ";
     let log = String::from_utf8_lossy(log);
     let log = log.trim();
     if log.is_empty() {
         return cause.to_owned();
     }
     let cause = crate::core::class::cut(cause, CAUSE_BYTES_KEPT);
-    const BETWEEN: &str = "\nlog: ";
     let room = CAUSE_BYTES_MAX - cause.len() - BETWEEN.len();
     let from = log.ceil_char_boundary(log.len().saturating_sub(room));
     format!("{cause}{BETWEEN}{}", &log[from..])

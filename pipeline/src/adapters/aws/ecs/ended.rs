@@ -1,6 +1,6 @@
 //! What it means how a task ended. Pure.
 
-use aws_sdk_ecs::types::Task;
+use aws_sdk_ecs::types::{Container, Task, TaskStopCode};
 
 use crate::core::class::{Class, Failure};
 use crate::ports::executor::{ItemReport, Output};
@@ -31,9 +31,9 @@ impl Ended {
         let work = all.find(|one| one.name() == Some(container));
         let text = |text: Option<&str>| text.unwrap_or_default().to_owned();
         Some(Self {
-            code: text(task.stop_code().map(|code| code.as_str())),
+            code: text(task.stop_code().map(TaskStopCode::as_str)),
             reason: text(task.stopped_reason()),
-            exit: work.and_then(|work| work.exit_code()),
+            exit: work.and_then(Container::exit_code),
             container_reason: text(work.and_then(|work| work.reason())),
         })
     }
@@ -102,7 +102,6 @@ pub(super) fn is_capacity(reason: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use aws_sdk_ecs::types::{Container, TaskStopCode};
 
     fn ended(code: &str, reason: &str, exit: Option<i32>, said: &str) -> Ended {
         Ended {
