@@ -112,14 +112,17 @@ async fn serve(
         else {
             return Ok(());
         };
-        let mut head = format!(
-            "HTTP/1.1 {status} Stub\r\ncontent-type: application/json\r\ncontent-length: {}\r\n",
-            body.len()
+        let mut lines = vec![
+            format!("HTTP/1.1 {status} Stub"),
+            "content-type: application/json".to_owned(),
+            format!("content-length: {}", body.len()),
+        ];
+        lines.extend(
+            headers
+                .iter()
+                .map(|(name, value)| format!("{name}: {value}")),
         );
-        for (name, value) in headers {
-            head += &format!("{name}: {value}\r\n");
-        }
-        let whole = format!("{head}\r\n{body}");
+        let whole = format!("{}\r\n\r\n{body}", lines.join("\r\n"));
         stream.get_mut().write_all(whole.as_bytes()).await?;
     }
     Ok(())
