@@ -8,7 +8,7 @@ use tokio::sync::OnceCell;
 use trommel::adapters::aws::{Clients, Endpoint};
 
 use crate::choice::{CHOICE_VAR, Choice, URL_VAR};
-use crate::profile::{Kind, Profile};
+use crate::profile::{Functions, Kind, Profile};
 use crate::watchdog::Guard;
 use crate::{docker, ministack};
 
@@ -52,6 +52,29 @@ pub struct NoEndpoint {
 }
 
 impl Stage {
+    /// The stage of this process, if it runs functions; else a MiniStack beside it, started at the first call.
+    ///
+    /// # Errors
+    /// Names what was tried and three ways out.
+    pub async fn find_with_functions() -> Result<&'static Self, NoEndpoint> {
+        static BESIDE: OnceCell<Result<Stage, NoEndpoint>> = OnceCell::const_new();
+        let stage = Self::find().await?;
+        let runs = match stage {
+            Self::On(emulator) => emulator.profile().functions,
+            Self::None => return Ok(stage),
+        };
+        match runs {
+            Functions::Run => return Ok(stage),
+            Functions::NotRun => {}
+        }
+        let beside = BESIDE.get_or_init(|| async {
+            let started = tokio::task::spawn_blocking(beside_blocking).await;
+            started
+                .unwrap_or_else(|e| Err(NoEndpoint::because(format!("the start broke off: {e}"))))
+        });
+        beside.await.as_ref().map_err(Clone::clone)
+    }
+
     /// The stage of this process: found or started at the first call, shared from then on.
     ///
     /// # Errors
@@ -118,6 +141,17 @@ fn find_blocking() -> Result<Stage, NoEndpoint> {
         Err(_) => {}
     }
     found
+}
+
+/// A MiniStack for the functions that the stage does not run.
+fn beside_blocking() -> Result<Stage, NoEndpoint> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| NoEndpoint::because(format!("no runtime: {e}")))?;
+    let started = runtime.block_on(ministack()).map_err(NoEndpoint::because)?;
+    say(&format!("functions run on MiniStack at {}", started.url));
+    Ok(Stage::On(started))
 }
 
 /// Says it past the test harness, which keeps what a passing test prints to itself. Where nobody

@@ -18,9 +18,10 @@ mod provision;
 pub mod proxy;
 pub mod python;
 mod watchdog;
+mod zip;
 
 pub use choice::Choice;
 pub use endpoint::{Emulator, NoEndpoint, Stage};
-pub use profile::{EncodedListings, FormerHandles, Kind, Profile};
+pub use profile::{EncodedListings, FormerHandles, Functions, Kind, Profile};
 pub use provision::ProvisionError;
 pub use proxy::Proxy;

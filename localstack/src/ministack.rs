@@ -68,7 +68,7 @@ pub(crate) fn start() -> Result<Started, String> {
         .env("PYTHONPATH", &packages)
         .env("BIND_HOST", "127.0.0.1")
         .env("GATEWAY_PORT", port.to_string())
-        .env("SERVICES", "s3,sqs,dynamodb")
+        .env("SERVICES", "s3,sqs,dynamodb,lambda")
         // It would open one more port, on every interface.
         .env("IOT_MTLS_ENABLED", "0")
         .env_remove("AWS_ENDPOINT_URL")

@@ -28,6 +28,18 @@ pub struct Profile {
     pub encoded_listings: EncodedListings,
     /// How keys are spelled in events.
     pub event_keys: Keys,
+    /// Whether it runs functions.
+    pub functions: Functions,
+}
+
+/// Whether functions are carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Functions {
+    /// In Python, as processes of its own. Reserved concurrency throttles, a function's timeout ends it, its log comes back;
+    /// the client context does not reach it, and no REPORT line is in the log.
+    Run,
+    /// They need an image of their language's runtime, pulled from a registry, and a Docker to run it.
+    NotRun,
 }
 
 /// What a delete makes of a handle that was good once. AWS: it succeeds, and the message may stay
@@ -69,18 +81,21 @@ impl Kind {
                 encoded_listings: EncodedListings::BySpelling,
                 // `%20` for a space, where AWS has `+`, which is the same to whoever decodes forms; but EventBridge's, too.
                 event_keys: Keys::Form,
+                functions: Functions::NotRun,
             },
             Self::MiniStack => Profile {
                 transact_writes_max: 100,
                 former_handles: FormerHandles::Refused,
                 encoded_listings: EncodedListings::ByKey,
                 event_keys: Keys::Aws,
+                functions: Functions::Run,
             },
             Self::Unknown => Profile {
                 transact_writes_max: 10,
                 former_handles: FormerHandles::Refused,
                 encoded_listings: EncodedListings::BySpelling,
                 event_keys: Keys::Form,
+                functions: Functions::NotRun,
             },
         }
     }

@@ -2,12 +2,15 @@
 
 use std::fmt::Display;
 
+use aws_sdk_lambda::primitives::Blob;
+use aws_sdk_lambda::types::{FunctionCode, Runtime};
 use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata as _};
 use aws_sdk_s3::types::{Event, NotificationConfiguration, QueueConfiguration};
 use aws_sdk_sqs::types::QueueAttributeName;
 use trommel::adapters::aws::{ApplyError, Blueprint, Clients, Found};
 
 use crate::endpoint::Emulator;
+use crate::zip;
 
 /// Why the stage could not be set.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -101,6 +104,35 @@ impl Emulator {
             .send()
             .await;
         put.map_err(|error| failed(&DisplayErrorContext(error)))?;
+        Ok(())
+    }
+
+    /// Makes a function of this Python source, whose handler is `handle`; it is ended after so many seconds.
+    ///
+    /// # Errors
+    /// The emulator's answer.
+    pub async fn function(
+        &self,
+        clients: &Clients,
+        name: &str,
+        source: &str,
+        timeout_seconds: i32,
+    ) -> Result<(), ProvisionError> {
+        let failed = |why: &dyn Display| ProvisionError::other(format!("function `{name}`"), why);
+        let code = zip::of_one_file("app.py", source.as_bytes());
+        let code = FunctionCode::builder().zip_file(Blob::new(code)).build();
+        let made = clients
+            .lambda
+            .create_function()
+            .function_name(name)
+            .runtime(Runtime::Python312)
+            .handler("app.handle")
+            .role("arn:aws:iam::000000000000:role/function")
+            .timeout(timeout_seconds)
+            .code(code)
+            .send()
+            .await;
+        made.map_err(|error| failed(&DisplayErrorContext(error)))?;
         Ok(())
     }
 

@@ -29,6 +29,16 @@ pub(crate) struct Invocation {
     pub(crate) context: String,
 }
 
+impl Invocation {
+    /// Why the event is too long to be sent; none if it is not.
+    pub(crate) fn excess(&self) -> Option<String> {
+        let bytes = self.event.len();
+        (bytes > EVENT_BYTES_MAX).then(|| {
+            format!("the event would be {bytes} bytes, and a function takes {EVENT_BYTES_MAX}")
+        })
+    }
+}
+
 #[derive(Serialize)]
 struct Context<'a> {
     custom: BTreeMap<&'a str, String>,
@@ -61,7 +71,26 @@ struct BatchItem {
 ///
 /// # Errors
 /// An input is no JSON; or all together are more than one event may hold.
+#[allow(
+    dead_code,
+    reason = "for executors that can carry no more; Lambda's puts the rest aside"
+)]
 pub(crate) fn invocation(call: &Call, items: &[&CallItem]) -> Result<Invocation, Failure> {
+    let invocation = unbounded_invocation(call, items)?;
+    match invocation.excess() {
+        Some(cause) => Err(Failure::new(Class::BadInput, cause)),
+        None => Ok(invocation),
+    }
+}
+
+/// [`invocation`], for whoever can carry an event of any length.
+///
+/// # Errors
+/// An input is no JSON.
+pub(crate) fn unbounded_invocation(
+    call: &Call,
+    items: &[&CallItem],
+) -> Result<Invocation, Failure> {
     let mut custom = BTreeMap::from([("TROMMEL_RUN", call.run.to_string())]);
     let event = match items {
         [item] if !call.is_batch() => {
@@ -73,13 +102,6 @@ pub(crate) fn invocation(call: &Call, items: &[&CallItem]) -> Result<Invocation,
         }
         _ => batch_event(call, items)?,
     };
-    if event.len() > EVENT_BYTES_MAX {
-        let cause = format!(
-            "the event would be {} bytes, and a function takes {EVENT_BYTES_MAX}",
-            event.len()
-        );
-        return Err(Failure::new(Class::BadInput, cause));
-    }
     let context = serde_json::to_string(&Context { custom }).expect("strings always serialise");
     Ok(Invocation { event, context })
 }
@@ -256,7 +278,9 @@ pub(crate) fn read_error(body: &[u8], kind: Option<&str>, log: &[u8]) -> Failure
         .as_deref()
         .or(kind)
         .filter(|name| !name.is_empty());
-    let class = name.map_or(Class::HandlerError, class_of);
+    let message = error.error_message.as_deref().unwrap_or_default();
+    let class = platform_class(name, message, log)
+        .unwrap_or_else(|| name.map_or(Class::HandlerError, class_of));
     let mut cause = match &error.error_message {
         Some(message) => message.clone(),
         None => String::from_utf8_lossy(body).trim().to_owned(),
@@ -294,6 +318,25 @@ pub(crate) fn with_log(cause: &str, log: &[u8]) -> String {
     let room = CAUSE_BYTES_MAX - cause.len() - BETWEEN.len();
     let from = log.ceil_char_boundary(log.len().saturating_sub(room));
     format!("{cause}{BETWEEN}{}", &log[from..])
+}
+
+/// The class of what Lambda itself reports of a function that it ended. Its type is missing or says no more than that the
+/// runtime is gone, and the reason stands in words ("Troubleshoot execution issues in Lambda"). A handler's own type is
+/// believed, whatever its words.
+fn platform_class(name: Option<&str>, message: &str, log: &[u8]) -> Option<Class> {
+    match name {
+        None | Some("Runtime.ExitError" | "Runtime.Unknown" | "Unhandled") => {}
+        Some(_) => return None,
+    }
+    let logged = |words: &str| memchr::memmem::find(log, words.as_bytes()).is_some();
+    if message.contains("Task timed out after ") {
+        return Some(Class::Timeout);
+    }
+    let was_killed = message.contains("Runtime exited with error: signal: killed");
+    if was_killed || logged("Error Type: Runtime.OutOfMemory") {
+        return Some(Class::OutOfMemory);
+    }
+    None
 }
 
 /// The class of an error's type. What Lambda itself reports has our names; a handler's own stay as they are.

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::price::{Prices, Usage};
+use super::price::{Functions, Prices, Usage};
 
 /// The services that are called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -52,6 +52,8 @@ pub struct Bill {
     pub sent_bytes: u64,
     /// Bytes of the answers' bodies, as far as their length was told.
     pub received_bytes: u64,
+    /// Functions that were called. They are the items' own work, and in none of the numbers above.
+    pub functions: Functions,
 }
 
 impl Bill {
@@ -69,7 +71,7 @@ impl Bill {
             .sum()
     }
 
-    /// What they cost, in US dollars.
+    /// What they cost, in US dollars; compute stands apart.
     pub fn usd(&self, prices: &Prices) -> f64 {
         self.usage.usd(prices)
     }

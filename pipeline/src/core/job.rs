@@ -62,6 +62,20 @@ impl Job {
         }
     }
 
+    /// The bucket and the prefix in it, empty or ending in a slash, that frozen and output parts of its runs lie under, if
+    /// they lie in S3.
+    pub fn scratch_in_s3(&self) -> Option<(&str, String)> {
+        match (&self.scratch, &self.ledger, &self.results) {
+            (Some(Location::S3 { bucket, key }), _, _) => Some((bucket, tree(key))),
+            (None, LedgerUri::DynamoDb(_), Some(Location::S3 { bucket, key })) => {
+                Some((bucket, format!("{}scratch/", tree(key))))
+            }
+            (Some(Location::Path(_)), _, _)
+            | (None, LedgerUri::Sqlite(_), _)
+            | (None, LedgerUri::DynamoDb(_), Some(Location::Path(_)) | None) => None,
+        }
+    }
+
     /// The size branch.
     pub fn size_rule(&self) -> SizeRule {
         SizeRule {
@@ -69,6 +83,13 @@ impl Job {
             container: self.container.as_ref().map(|lane| lane.object_bytes_max),
         }
     }
+}
+
+/// A prefix as what is under it begins: empty, or ending in a slash.
+pub(crate) fn tree(key: &str) -> String {
+    let key = key.trim_end_matches('/');
+    let slash = if key.is_empty() { "" } else { "/" };
+    format!("{key}{slash}")
 }
 
 /// What a breach of the tolerance, or of `fail_fast`, does.

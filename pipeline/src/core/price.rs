@@ -59,6 +59,41 @@ impl Usage {
     }
 }
 
+/// What functions on AWS Lambda are billed for: compute, which stands apart from the pipeline's own calls.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Functions {
+    /// Invocations that were, or may have been, carried out.
+    pub invocations: u64,
+    /// Their billed milliseconds, times the MB of memory that their function has.
+    pub mb_millis: u64,
+}
+
+impl Functions {
+    /// A million invocations ("AWS Lambda Pricing": us-east-1 on 2026-09-28, without the free tier).
+    const INVOCATION_MILLION_USD: f64 = 0.20;
+
+    /// One GB for a second, the first tier on x86; the same page. On Arm it is a fifth less.
+    const GB_SECOND_USD: f64 = 0.000_016_666_7;
+
+    /// Memory times time, as the price list has it.
+    pub fn gb_seconds(&self) -> f64 {
+        self.mb_millis as f64 / 1024.0 / 1000.0
+    }
+
+    /// What they cost at list price, in US dollars.
+    pub fn usd(&self) -> f64 {
+        self.invocations as f64 * Self::INVOCATION_MILLION_USD / 1e6
+            + self.gb_seconds() * Self::GB_SECOND_USD
+    }
+}
+
+impl AddAssign for Functions {
+    fn add_assign(&mut self, more: Self) {
+        self.invocations += more.invocations;
+        self.mb_millis += more.mb_millis;
+    }
+}
+
 /// Units that writing a row of so many bytes takes, alone.
 pub fn write_units(bytes: usize) -> u64 {
     bytes.div_ceil(WRITE_UNIT_BYTES).max(1) as u64
@@ -117,6 +152,16 @@ mod tests {
         assert_eq!(write_units(1025), 2);
         assert_eq!(strong_read_half_units(4096), 2);
         assert_eq!(strong_read_half_units(4097), 4);
+    }
+
+    #[test]
+    fn a_million_invocations_of_a_second_in_a_gb_cost_their_price() {
+        let functions = Functions {
+            invocations: 1_000_000,
+            mb_millis: 1_000_000 * 1024 * 1000,
+        };
+        let usd = functions.usd();
+        assert!((usd - (0.20 + 16.6667)).abs() < 1e-9, "{usd}");
     }
 
     #[test]

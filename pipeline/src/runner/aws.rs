@@ -1,24 +1,30 @@
 //! The backend on DynamoDB and SQS.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::OnceCell;
 
 use crate::adapters::aws::{
-    Blueprint, Buckets, Clients, DynamoTable, Endpoint, S3Objects, SqsQueue,
+    Blueprint, Buckets, Clients, Cluster, DynamoTable, EcsExecutor, Endpoint, LambdaExecutor,
+    Pointers, S3Objects, SqsQueue,
 };
 use crate::core::bill::Bill;
 use crate::core::id::JobName;
+use crate::core::job::{EcsSpec, Job, LambdaSpec, LaneSpec};
 use crate::core::lane::Lane;
 use crate::core::mark::Sequencer;
-use crate::ports::{Objects, Queue, Table};
+use crate::ports::{Executor, Objects, Queue, Table};
+use crate::shell::Stores;
 
 use super::backend::{BackendError, Purpose};
 
-/// The clients of a process, opened with the first that asks for them: one pool of connections, one meter.
+/// The clients of a process, opened with the first that asks for them: one pool of connections, one meter, and for each
+/// cluster one who looks.
 #[derive(Clone, Default)]
-pub(super) struct SharedClients(Arc<OnceCell<Clients>>);
+pub(super) struct SharedClients(Arc<OnceCell<Clients>>, Clusters);
+
+type Clusters = Arc<Mutex<BTreeMap<String, Arc<Cluster>>>>;
 
 impl SharedClients {
     async fn get(&self) -> &Clients {
@@ -56,10 +62,37 @@ impl SharedClients {
         Ok((Arc::new(opened), sequencer))
     }
 
+    /// A lane's calls of a function, where the environment says.
+    pub(super) async fn lambda(
+        &self,
+        spec: &LambdaSpec,
+        lane: &LaneSpec,
+        scratch: Option<Pointers>,
+    ) -> Arc<dyn Executor> {
+        Arc::new(LambdaExecutor::new(self.get().await, spec, lane, scratch))
+    }
+
+    /// A lane's tasks in a cluster, where the environment says.
+    pub(super) async fn ecs(&self, spec: &EcsSpec, scratch: Option<Pointers>) -> Arc<dyn Executor> {
+        let clients = self.get().await;
+        let mut clusters = self.1.lock().unwrap_or_else(PoisonError::into_inner);
+        let cluster = clusters
+            .entry(spec.cluster.clone())
+            .or_insert_with(|| Arc::new(Cluster::new(clients, &spec.cluster)));
+        Arc::new(EcsExecutor::new(cluster.clone(), spec, scratch))
+    }
+
     /// What was asked of AWS so far; none if nothing could be.
     pub(super) fn bill(&self) -> Option<Bill> {
         self.0.get().map(|clients| clients.meter.snapshot())
     }
+}
+
+/// Where events lie that are too long to be sent; none if the job's scratch place is not in S3.
+pub(super) fn pointers(job: &Job, stores: &Stores) -> Option<Pointers> {
+    let (bucket, _) = job.scratch_in_s3()?;
+    let prefix = stores.scratch_prefix.clone();
+    Some(Pointers::new(stores.scratch.clone(), bucket, prefix))
 }
 
 /// An open table and the clients beside it.

@@ -174,6 +174,12 @@ impl Backend {
         None
     }
 
+    /// The clients of this process.
+    #[cfg(feature = "aws")]
+    pub(super) fn clients(&self) -> &SharedClients {
+        &self.clients
+    }
+
     /// The ledger's table.
     pub fn table(&self) -> Arc<dyn Table> {
         self.table.clone()

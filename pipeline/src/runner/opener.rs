@@ -15,8 +15,8 @@ use crate::core::job::{ExecutorSpec, HandlerSpec, Job, LaneSpec, OutputMode};
 use crate::core::lane::Lane;
 use crate::job_file::{self, Executors, JobErrors, Overrides, ParseOptions};
 use crate::ledger::RunRow;
-use crate::ports::{Executor, Objects};
-use crate::shell::{OpenRun, OpenedRun};
+use crate::ports::Executor;
+use crate::shell::{OpenRun, OpenedRun, Stores};
 
 use super::backend::Backend;
 
@@ -145,7 +145,7 @@ impl JobOpener {
     pub async fn lane_executors(
         &self,
         job: &Job,
-        input: &Arc<dyn Objects>,
+        stores: &Stores,
     ) -> Result<BTreeMap<Lane, Arc<dyn Executor>>, String> {
         let mut executors: BTreeMap<Lane, Arc<dyn Executor>> = BTreeMap::new();
         if self.calls == Calls::Elsewhere {
@@ -153,8 +153,7 @@ impl JobOpener {
         }
         for lane in Lane::ALL {
             let Some(spec) = job.lane(lane) else { continue };
-            let objects = job.input.is_objects().then(|| input.clone());
-            let executor = self.executor(spec, objects).await;
+            let executor = self.executor(job, spec, stores).await;
             let executor = executor.map_err(|problem| format!("{lane} lane: {problem}"))?;
             executors.insert(lane, executor);
         }
@@ -179,8 +178,9 @@ impl JobOpener {
 
     async fn executor(
         &self,
+        job: &Job,
         spec: &LaneSpec,
-        objects: Option<Arc<dyn Objects>>,
+        stores: &Stores,
     ) -> Result<Arc<dyn Executor>, String> {
         match (&spec.executor, &self.handler) {
             (ExecutorSpec::InProcess, Some(handler)) => Ok(handler.clone()),
@@ -193,6 +193,7 @@ impl JobOpener {
                     cwd: cwd.clone(),
                     output: spec.output,
                 };
+                let objects = job.input.is_objects().then(|| stores.input.clone());
                 let command = CommandExecutor::new(&spec, objects, self.reaper().await?);
                 Ok(Arc::new(command.map_err(|error| error.to_string())?))
             }
@@ -208,7 +209,19 @@ impl JobOpener {
             }
             #[cfg(not(feature = "docker"))]
             (ExecutorSpec::Docker(_), _) => Err(not_built("docker", "docker")),
+            #[cfg(feature = "aws")]
+            (ExecutorSpec::Lambda(lambda), _) => {
+                let scratch = super::aws::pointers(job, stores);
+                Ok(self.backend.clients().lambda(lambda, spec, scratch).await)
+            }
+            #[cfg(not(feature = "aws"))]
             (ExecutorSpec::Lambda(_), _) => Err(not_built("lambda", "aws")),
+            #[cfg(feature = "aws")]
+            (ExecutorSpec::Ecs(ecs), _) => {
+                let scratch = super::aws::pointers(job, stores);
+                Ok(self.backend.clients().ecs(ecs, scratch).await)
+            }
+            #[cfg(not(feature = "aws"))]
             (ExecutorSpec::Ecs(_), _) => Err(not_built("ecs", "aws")),
         }
     }
@@ -233,7 +246,7 @@ impl OpenRun for JobOpener {
             .stores(&job, &row.id)
             .await
             .map_err(|e| e.to_string())?;
-        let executors = self.lane_executors(&job, &stores.input).await?;
+        let executors = self.lane_executors(&job, &stores).await?;
         Ok(OpenedRun {
             job: Arc::new(job),
             stores,

@@ -145,7 +145,7 @@ impl Endpoint {
     }
 }
 
-/// Clients of the three services, sharing connections, credentials and configuration. Cheap to clone.
+/// Clients of the services, sharing connections, credentials and configuration. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Clients {
     /// Where they go.
@@ -156,7 +156,11 @@ pub struct Clients {
     pub sqs: aws_sdk_sqs::Client,
     /// For objects.
     pub s3: aws_sdk_s3::Client,
-    /// Counts the requests of all three.
+    /// For calls of functions: asks once, since each try would run a handler again.
+    pub lambda: aws_sdk_lambda::Client,
+    /// For tasks: asks again as long as S3's does, since a start carries a token.
+    pub ecs: aws_sdk_ecs::Client,
+    /// Counts the requests to tables, queues and objects.
     pub meter: Meter,
 }
 
@@ -194,8 +198,16 @@ impl Clients {
             .retry_config(retries(S3_TRIES).with_max_backoff(S3_WAIT_MAX))
             .interceptor(meter.of(Service::S3))
             .build();
+        let lambda = aws_sdk_lambda::config::Builder::from(&shared)
+            .retry_config(RetryConfig::disabled())
+            .build();
+        let ecs = aws_sdk_ecs::config::Builder::from(&shared)
+            .retry_config(retries(S3_TRIES).with_max_backoff(S3_WAIT_MAX))
+            .build();
         Self {
             endpoint,
+            ecs: aws_sdk_ecs::Client::from_conf(ecs),
+            lambda: aws_sdk_lambda::Client::from_conf(lambda),
             dynamodb: aws_sdk_dynamodb::Client::from_conf(dynamodb),
             sqs: aws_sdk_sqs::Client::from_conf(sqs),
             s3: aws_sdk_s3::Client::from_conf(s3),

@@ -25,7 +25,9 @@ use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::config_bag::{ConfigBag, Storable, StoreReplace};
 
 use crate::core::bill::{Bill, Service};
-use crate::core::price::{TRANSACTION_FACTOR, Usage, strong_read_half_units, write_units};
+use crate::core::price::{
+    Functions, TRANSACTION_FACTOR, Usage, strong_read_half_units, write_units,
+};
 
 /// "Amazon SQS pricing": every 64 KB of a request or an answer is billed as one request.
 const SQS_REQUEST_BYTES: u64 = 64 * 1024;
@@ -49,6 +51,11 @@ impl Meter {
             meter: self.clone(),
             service,
         }
+    }
+
+    /// Functions were called, by an executor; what that sends is compute and counted nowhere else.
+    pub(super) fn called(&self, functions: Functions) {
+        self.bill().functions += functions;
     }
 
     fn bill(&self) -> MutexGuard<'_, Bill> {

@@ -15,8 +15,9 @@ pub(super) fn tell(at: &Open, global: &Global) {
     let Some(bill) = at.backend.bill() else {
         return;
     };
-    if !global.quiet && !global.json {
-        say(&format!("{}\n", line(&bill)));
+    let line = line(&bill);
+    if !global.quiet && !global.json && !line.is_empty() {
+        say(&format!("{line}\n"));
     }
 }
 
@@ -34,9 +35,21 @@ fn line(bill: &Bill) -> String {
         .filter(|(_, calls)| *calls > 0)
         .map(|(service, calls)| format!("{service} {}", grouped(calls)))
         .collect();
-    let (all, services) = (grouped(bill.requests()), services.join(", "));
-    let usd = bill.usd(&Prices::LIST);
-    format!("AWS calls: {all} ({services}), about ${usd:.4}")
+    let mut parts = Vec::new();
+    if !services.is_empty() {
+        let (all, services) = (grouped(bill.requests()), services.join(", "));
+        let usd = bill.usd(&Prices::LIST);
+        parts.push(format!("AWS calls: {all} ({services}), about ${usd:.4}"));
+    }
+    let functions = bill.functions;
+    if functions.invocations > 0 {
+        let (calls, seconds) = (grouped(functions.invocations), functions.gb_seconds());
+        let usd = functions.usd();
+        parts.push(format!(
+            "functions: {calls} calls, {seconds:.3} GB-s told, about ${usd:.4}"
+        ));
+    }
+    parts.join("; ")
 }
 
 fn to_json(bill: &Bill) -> Value {
@@ -54,13 +67,18 @@ fn to_json(bill: &Bill) -> Value {
         "receivedBytes": bill.received_bytes,
         "usd": bill.usd(&Prices::LIST),
         "pricesOf": Prices::LIST_OF,
+        "functions": {
+            "invocations": bill.functions.invocations,
+            "gbSeconds": bill.functions.gb_seconds(),
+            "usd": bill.functions.usd(),
+        },
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::price::Usage;
+    use crate::core::price::{Functions, Usage};
 
     fn bill() -> Bill {
         let mut bill = Bill {
@@ -87,6 +105,19 @@ mod tests {
         let (all, dynamodb) = (grouped(1154), grouped(1100));
         let expected = format!("AWS calls: {all} (dynamodb {dynamodb}, s3 54), about $0.0010");
         assert_eq!(line(&bill()), expected);
+    }
+
+    #[test]
+    fn functions_are_told_apart() {
+        let mut bill = bill();
+        bill.functions = Functions {
+            invocations: 100,
+            mb_millis: 100 * 128 * 80,
+        };
+        let line = line(&bill);
+        let expected = "about $0.0010; functions: 100 calls, 1.000 GB-s told, about $0.0000";
+        assert!(line.ends_with(expected), "{line}");
+        assert_eq!(to_json(&bill)["functions"]["invocations"], 100);
     }
 
     #[test]

@@ -23,6 +23,7 @@ use crate::job_file::{Executors, Overrides};
 use crate::ledger::{LedgerError, NewRun, RunRow};
 use crate::ports::TableError;
 use crate::runner::{Ended, Foreground, JobOpener, Purpose, Role, StoredJob};
+use crate::shell::Stores;
 use crate::shell::finalizer::Manifest;
 
 /// `trommel run JOB`.
@@ -325,6 +326,12 @@ impl Working {
         };
         let nothing: Arc<dyn crate::ports::Objects> =
             Arc::new(crate::adapters::memory::MemoryObjects::new());
+        let nothing = Stores {
+            input: nothing.clone(),
+            input_prefix: Vec::new(),
+            scratch: nothing,
+            scratch_prefix: Vec::new(),
+        };
         opener.lane_executors(job, &nothing).await.map_err(|why| {
             CliError::new(ErrorCode::NoProgram, why)
                 .hinted("a program with a slash is looked for from the job file, others in PATH")

@@ -3,8 +3,9 @@
 //! The command line and the tests apply the same blueprint, and what it finds is never guessed: each thing is looked
 //! at, and made or changed only if it is not as it should be. Buckets are the user's own, and are not made here.
 //!
-//! Reading order: this file, `table`, `queue`, `ingest`, `notification`, `queue_policy`, `permissions`.
+//! Reading order: this file, `table`, `queue`, `ingest`, `notification`, `queue_policy`, `permissions`, `compute`.
 
+mod compute;
 mod ingest;
 pub(super) mod notification;
 mod permissions;

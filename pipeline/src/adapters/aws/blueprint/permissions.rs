@@ -4,9 +4,9 @@
 
 use serde_json::{Value, json};
 
-use super::{Blueprint, queue};
+use super::{Blueprint, compute, queue};
 use crate::core::duty::Duty;
-use crate::core::job::{InputSpec, Job, LedgerUri, Location};
+use crate::core::job::{InputSpec, Job, LedgerUri, Location, tree};
 use crate::core::lane::Lane;
 
 /// Where the things are that a policy names.
@@ -34,7 +34,7 @@ impl Arns {
         }
     }
 
-    fn of(&self, service: &str, name: &str) -> String {
+    pub(super) fn of(&self, service: &str, name: &str) -> String {
         let Self {
             partition,
             region,
@@ -67,6 +67,9 @@ pub fn permissions(job: &Job, arns: &Arns, duty: Duty) -> Value {
         statements.push(allow("Ingest", &actions, &[arns.of("sqs", name)]));
     }
     statements.extend(buckets(job, arns, duty));
+    if duty.works() {
+        statements.extend(compute::statements(job, arns));
+    }
     json!({ "Version": "2012-10-17", "Statement": statements })
 }
 
@@ -147,8 +150,8 @@ fn buckets(job: &Job, arns: &Arns, duty: Duty) -> Vec<Value> {
         let actions = ["s3:GetObject", "s3:GetObjectVersion"];
         statements.push(allow("Input", &actions, &[input]));
     }
-    if let Some((bucket, tree)) = scratch(job) {
-        let scratch = under(&bucket, format!("{bucket}/{tree}*"));
+    if let Some((bucket, tree)) = job.scratch_in_s3() {
+        let scratch = under(bucket, format!("{bucket}/{tree}*"));
         let actions = ["s3:GetObject", "s3:PutObject"];
         statements.push(allow("Scratch", &actions, &[scratch]));
     }
@@ -169,32 +172,12 @@ fn buckets(job: &Job, arns: &Arns, duty: Duty) -> Vec<Value> {
     statements
 }
 
-/// Where frozen parts and outputs lie, if in S3.
-fn scratch(job: &Job) -> Option<(String, String)> {
-    match (&job.scratch, &job.ledger, &job.results) {
-        (Some(Location::S3 { bucket, key }), _, _) => Some((bucket.clone(), tree(key))),
-        (None, LedgerUri::DynamoDb(_), Some(Location::S3 { bucket, key })) => {
-            Some((bucket.clone(), format!("{}scratch/", tree(key))))
-        }
-        (Some(Location::Path(_)), _, _)
-        | (None, LedgerUri::Sqlite(_), _)
-        | (None, LedgerUri::DynamoDb(_), Some(Location::Path(_)) | None) => None,
-    }
-}
-
-/// A prefix as what is under it begins: empty, or ending in a slash.
-fn tree(key: &str) -> String {
-    let key = key.trim_end_matches('/');
-    let slash = if key.is_empty() { "" } else { "/" };
-    format!("{key}{slash}")
-}
-
-fn allow(sid: &str, actions: &[&str], resources: &[String]) -> Value {
+pub(super) fn allow(sid: &str, actions: &[&str], resources: &[String]) -> Value {
     json!({ "Sid": sid, "Effect": "Allow", "Action": actions, "Resource": resources })
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::core::event::Keys;
     use crate::core::id::JobName;
@@ -203,7 +186,7 @@ mod tests {
     };
     use crate::core::tolerance::Tolerance;
 
-    fn job() -> Job {
+    pub(in crate::adapters::aws::blueprint) fn job() -> Job {
         let lane = LaneSpec {
             executor: ExecutorSpec::InProcess,
             object_bytes_max: None,

@@ -1,0 +1,263 @@
+//! Waits for tasks to end: one look at a time for all tasks of this process in a cluster, a hundred in a request.
+//!
+//! Whoever waits takes the turn to look, also for the others, and hands it on: there is no task of its own that could be
+//! forgotten, and where nobody waits nobody asks.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use aws_sdk_ecs::Client;
+use aws_sdk_ecs::types::Task;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
+
+use super::super::classify::{Fault, Verdict};
+use super::looks::{Looks, Round, TASKS_A_LOOK};
+
+/// A task that so many looks in a row do not find is not there. Just after its start it need not be found yet ("RunTask":
+/// the API is eventually consistent); after its end it is for about an hour.
+const MISSES_MAX: u32 = 20;
+
+/// So many looks in a row that are refused will not be allowed later either.
+const REFUSALS_MAX: u32 = 3;
+
+/// Why nobody knows any more how a task goes on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Lost(pub(super) String);
+
+type End = Result<Task, Lost>;
+
+/// The tasks that are waited for.
+#[derive(Debug, Default)]
+pub(super) struct Watch {
+    board: Mutex<Board>,
+    turn: tokio::sync::Mutex<Turn>,
+    hurry: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Board {
+    next: u64,
+    waiting: BTreeMap<u64, Waiting>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    arn: String,
+    misses: u32,
+    end: oneshot::Sender<End>,
+}
+
+/// Held by whoever looks.
+#[derive(Debug, Default)]
+struct Turn {
+    looks: Looks,
+    last: Option<Instant>,
+    refusals: u32,
+}
+
+impl Watch {
+    /// Waits until the task has stopped.
+    pub(super) async fn end(&self, client: &Client, cluster: &str, arn: &str) -> End {
+        let (place, mut end) = self.wait_for(arn);
+        loop {
+            tokio::select! {
+                biased;
+                end = &mut end => {
+                    return end.unwrap_or_else(|_| Err(Lost("its place was lost".to_owned())));
+                }
+                mut turn = self.turn.lock() => {
+                    place.watch.look(&mut turn, client, cluster).await;
+                }
+            }
+        }
+    }
+
+    /// Something is about to end: the next look comes soon.
+    pub(super) fn hurry(&self) {
+        self.hurry.notify_one();
+    }
+
+    fn wait_for(&self, arn: &str) -> (Place<'_>, oneshot::Receiver<End>) {
+        let (sender, receiver) = oneshot::channel();
+        let mut board = self.board();
+        let number = board.next;
+        board.next += 1;
+        let waiting = Waiting {
+            arn: arn.to_owned(),
+            misses: 0,
+            end: sender,
+        };
+        board.waiting.insert(number, waiting);
+        drop(board);
+        self.hurry();
+        let place = Place {
+            watch: self,
+            number,
+        };
+        (place, receiver)
+    }
+
+    fn board(&self) -> MutexGuard<'_, Board> {
+        self.board.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn look(&self, turn: &mut Turn, client: &Client, cluster: &str) {
+        self.until_due(turn).await;
+        let arns = self.board().arns();
+        let mut round = Round::Quiet;
+        for arns in arns.chunks(TASKS_A_LOOK) {
+            let request = client.describe_tasks().cluster(cluster);
+            let answer = request.set_tasks(Some(arns.to_vec())).send().await;
+            match answer {
+                Ok(answer) => {
+                    turn.refusals = 0;
+                    let found = answer.tasks.unwrap_or_default();
+                    if self.board().found(arns, found) > 0 {
+                        round = Round::News;
+                    }
+                }
+                Err(error) => self.not_seen(turn, &Fault::of(&error)),
+            }
+        }
+        turn.looks.note(round, arns.len().div_ceil(TASKS_A_LOOK));
+        turn.last = Some(Instant::now());
+    }
+
+    /// Waits for the time of the next look. Dropped while it waits, it has done nothing.
+    async fn until_due(&self, turn: &mut Turn) {
+        let Some(last) = turn.last else { return };
+        tokio::select! {
+            biased;
+            () = tokio::time::sleep_until(last + turn.looks.apart()) => {}
+            () = self.hurry.notified() => {
+                turn.looks.hurry();
+                tokio::time::sleep_until(last + turn.looks.apart()).await;
+            }
+        }
+    }
+
+    /// A look that failed says nothing of the tasks; they are looked at again, unless that is not allowed at all.
+    fn not_seen(&self, turn: &mut Turn, fault: &Fault) {
+        tracing::warn!(error = %fault.text, "the tasks on ECS could not be looked at");
+        match fault.verdict() {
+            Verdict::Refused(_) | Verdict::NotFound => turn.refusals += 1,
+            Verdict::Throttled
+            | Verdict::Unreachable
+            | Verdict::Unclear
+            | Verdict::Condition
+            | Verdict::Conflict => {}
+        }
+        if turn.refusals < REFUSALS_MAX {
+            return;
+        }
+        turn.refusals = 0;
+        let lost = Lost(format!("it cannot be looked at: {}", fault.told()));
+        for (_, waiting) in std::mem::take(&mut self.board().waiting) {
+            // Whoever went away meanwhile needs no answer.
+            let _ = waiting.end.send(Err(lost.clone()));
+        }
+    }
+}
+
+impl Board {
+    fn arns(&self) -> Vec<String> {
+        let arns: BTreeSet<&String> = self.waiting.values().map(|one| &one.arn).collect();
+        arns.into_iter().cloned().collect()
+    }
+
+    /// One look's answer: hands out what has ended, and says how many.
+    fn found(&mut self, asked: &[String], tasks: Vec<Task>) -> usize {
+        let asked: BTreeSet<&String> = asked.iter().collect();
+        let tasks: BTreeMap<String, Task> = tasks
+            .into_iter()
+            .filter_map(|task| Some((task.task_arn()?.to_owned(), task)))
+            .collect();
+        let mut ended = Vec::new();
+        for (number, waiting) in &mut self.waiting {
+            match tasks.get(&waiting.arn) {
+                Some(task) if task.last_status() == Some("STOPPED") => {
+                    ended.push((*number, Ok(task.clone())));
+                }
+                Some(_) => waiting.misses = 0,
+                None if asked.contains(&waiting.arn) => {
+                    waiting.misses += 1;
+                    if waiting.misses >= MISSES_MAX {
+                        let lost = Lost(format!("ECS does not know the task {}", waiting.arn));
+                        ended.push((*number, Err(lost)));
+                    }
+                }
+                None => {}
+            }
+        }
+        let count = ended.len();
+        for (number, end) in ended {
+            if let Some(waiting) = self.waiting.remove(&number) {
+                // Whoever went away meanwhile needs no answer.
+                let _ = waiting.end.send(end);
+            }
+        }
+        count
+    }
+}
+
+/// One who waits; gives the place up when dropped.
+struct Place<'a> {
+    watch: &'a Watch,
+    number: u64,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.watch.board().waiting.remove(&self.number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn task(arn: &str, status: &str) -> Task {
+        Task::builder().task_arn(arn).last_status(status).build()
+    }
+
+    #[test]
+    fn a_look_hands_out_what_has_stopped_and_nothing_else() {
+        let watch = Watch::default();
+        let (_a, mut first) = watch.wait_for("1");
+        let (_b, mut second) = watch.wait_for("2");
+        let (_c, mut again) = watch.wait_for("1");
+        let asked = watch.board().arns();
+        assert_eq!(asked, ["1", "2"]);
+        let tasks = vec![task("1", "STOPPED"), task("2", "RUNNING")];
+        assert_eq!(watch.board().found(&asked, tasks), 2);
+        assert!(first.try_recv().expect("it ended").is_ok());
+        assert!(again.try_recv().expect("it ended").is_ok());
+        assert!(second.try_recv().is_err());
+    }
+
+    #[test]
+    fn a_task_that_is_not_found_is_lost_only_after_many_looks_in_a_row() {
+        let watch = Watch::default();
+        let (_place, mut end) = watch.wait_for("1");
+        let asked = watch.board().arns();
+        let miss = || watch.board().found(&asked, Vec::new());
+        for _ in 1..MISSES_MAX {
+            assert_eq!(miss(), 0);
+        }
+        watch.board().found(&asked, vec![task("1", "PENDING")]);
+        for _ in 1..MISSES_MAX {
+            assert_eq!(miss(), 0);
+        }
+        assert_eq!(miss(), 1);
+        assert!(end.try_recv().expect("it is told").is_err());
+    }
+
+    #[test]
+    fn what_nobody_waits_for_is_not_asked_for() {
+        let watch = Watch::default();
+        let (place, _end) = watch.wait_for("1");
+        drop(place);
+        assert_eq!(watch.board().arns(), Vec::<String>::new());
+    }
+}
