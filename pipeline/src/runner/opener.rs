@@ -182,6 +182,7 @@ impl JobOpener {
         spec: &LaneSpec,
         stores: &Stores,
     ) -> Result<Arc<dyn Executor>, String> {
+        let objects = || job.input.is_objects().then(|| stores.input.clone());
         match (&spec.executor, &self.handler) {
             (ExecutorSpec::InProcess, Some(handler)) => Ok(handler.clone()),
             (ExecutorSpec::InProcess, None) => {
@@ -193,8 +194,7 @@ impl JobOpener {
                     cwd: cwd.clone(),
                     output: spec.output,
                 };
-                let objects = job.input.is_objects().then(|| stores.input.clone());
-                let command = CommandExecutor::new(&spec, objects, self.reaper().await?);
+                let command = CommandExecutor::new(&spec, objects(), self.reaper().await?);
                 Ok(Arc::new(command.map_err(|error| error.to_string())?))
             }
             (ExecutorSpec::Handler(handler), _) => {
@@ -204,7 +204,7 @@ impl JobOpener {
             #[cfg(feature = "docker")]
             (ExecutorSpec::Docker(docker), _) => {
                 let retaken_within = self.backend.settings().retaken_within();
-                let docker = DockerExecutor::new(docker.clone(), objects, retaken_within);
+                let docker = DockerExecutor::new(docker.clone(), objects(), retaken_within);
                 Ok(Arc::new(docker.with_timeout(spec.timeout)))
             }
             #[cfg(not(feature = "docker"))]
