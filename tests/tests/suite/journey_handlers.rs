@@ -13,7 +13,7 @@ use trommel_localstack::python;
 use crate::support::{Place, figure, wait_until};
 
 /// The runtime client that Lambda's own Python images bring.
-const AWSLAMBDARIC: &str = "awslambdaric==4.2.2";
+pub(crate) const AWSLAMBDARIC: &str = "awslambdaric==4.2.2";
 
 const HANDLERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/handlers");
 const RUST: &str = env!("CARGO_BIN_EXE_lambda-work");
