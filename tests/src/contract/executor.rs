@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures_util::future::{join, join_all};
 use serde_json::{Value, json};
+use trommel::core::class::Failure;
 use trommel::core::id::{Epoch, Generation, PageId, RunId};
 use trommel::core::item::Input;
 use trommel::ports::Executor;
@@ -69,16 +70,21 @@ pub async fn an_item_is_answered_with_its_output(executor: &dyn Executor, clock:
     assert_eq!(output(&report.items[0]), json!({"n": 7}));
 }
 
+/// What an item that must fail comes to.
+pub async fn failure_of_one_that_fails(executor: &dyn Executor, clock: &dyn Clock) -> Failure {
+    let event = json!({"do": "fail", "n": 1});
+    let mut report = executor.call(call(&[event], clock), Stop::new()).await;
+    match report.items.pop() {
+        Some(ItemReport::Failed(failure)) => failure,
+        other => panic!("it came to {other:?}"),
+    }
+}
+
 /// A failure that the handler names keeps its name and its cause.
 pub async fn a_failure_has_its_name_and_its_cause(executor: &dyn Executor, clock: &dyn Clock) {
-    let report = executor
-        .call(call(&[json!({"do": "fail", "n": 1})], clock), Stop::new())
-        .await;
-    let [ItemReport::Failed(failure)] = &report.items[..] else {
-        panic!("it came to {report:?}");
-    };
+    let failure = failure_of_one_that_fails(executor, clock).await;
     assert_eq!(failure.class.as_str(), "NotGood");
-    assert!(failure.cause.contains("as asked"), "{}", failure.cause);
+    assert!(failure.cause.contains("as asked"), "{failure}");
 }
 
 /// A handler that dies fails its call, and the next one is carried out.

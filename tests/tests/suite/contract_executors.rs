@@ -143,7 +143,22 @@ mod lambda {
         of(LambdaExecutor::new(&clients, &spec, &lane, None))
     }
 
-    trommel_tests::executor_contract!(stage());
+    trommel_tests::contract_checks! { executor, stage(), [trommel_tests::contract::MachineClock::start()],
+        an_item_is_answered_with_its_output
+        a_death_is_no_success_and_the_next_call_goes_on
+        a_batch_has_a_report_for_each_item_in_their_order
+        calls_at_one_time_have_their_own_outputs
+        a_stopped_call_ends_within_its_grace
+    }
+
+    /// MiniStack names every exception alike; Lambda names its class, which `stub_lambda` shows.
+    #[tokio::test]
+    async fn a_failure_has_its_cause() {
+        let Some(stage) = stage().await else { return };
+        let clock = trommel_tests::contract::MachineClock::start();
+        let failure = executor::failure_of_one_that_fails(&*stage.port, &*clock).await;
+        assert!(failure.cause.contains("as asked"), "{failure}");
+    }
 }
 
 /// The simulator's way to a handler keeps the contract on a calm day, or its faults would prove nothing.
