@@ -151,7 +151,7 @@ mod lambda {
         a_stopped_call_ends_within_its_grace
     }
 
-    /// MiniStack names every exception alike; Lambda names its class, which `stub_lambda` shows.
+    /// MiniStack names every exception alike; Lambda gives its class, which is read as the runtimes' own is.
     #[tokio::test]
     async fn a_failure_has_its_cause() {
         let Some(stage) = stage().await else { return };
