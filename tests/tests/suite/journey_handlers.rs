@@ -254,6 +254,7 @@ fn items_that_need_more_memory_than_a_function_has_end_in_the_container_lane() {
         .trommel(&["show", "latest", moved[0], "--json"])
         .exits(0)
         .json();
-    figure(&format!("escalated: {shown}"));
+    assert_eq!(shown["history"][0]["event"], "moved", "{shown}");
+    assert_eq!(shown["history"][0]["detail"], "to the container lane");
     place.audit();
 }
