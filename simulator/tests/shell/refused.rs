@@ -6,14 +6,19 @@ use trommel::core::job::Job;
 use trommel::job_file::{Executors, Overrides, ParseOptions, parse};
 
 fn job(lines: &str) -> Result<Job, String> {
-    let text = format!("{lines}\ninput = {{ objects = \"s3://input/\" }}\n");
+    parsed(&format!(
+        "{lines}\ninput = {{ objects = \"s3://input/\" }}\n"
+    ))
+}
+
+fn parsed(text: &str) -> Result<Job, String> {
     let options = ParseOptions {
         executors: Executors::InProcess,
         cores: 4,
         overrides: Overrides::default(),
     };
     let job = parse(
-        &text,
+        text,
         "job.toml",
         Path::new("/simulated"),
         &|_| None,
@@ -80,22 +85,7 @@ fn what_a_job_says_is_read_to_the_digit() {
 
 #[test]
 fn objects_reach_the_container_lane_by_their_size_and_rows_by_escalation_alone() {
-    let of = |input: &str| {
-        let text = format!("input = {input}\n[container]\n");
-        let options = ParseOptions {
-            executors: Executors::InProcess,
-            cores: 4,
-            overrides: Overrides::default(),
-        };
-        let job = parse(
-            &text,
-            "job.toml",
-            Path::new("/simulated"),
-            &|_| None,
-            &options,
-        );
-        job.map_err(|errors| errors.to_string())
-    };
+    let of = |input: &str| parsed(&format!("input = {input}\n[container]\n"));
     let objects = of("{ objects = \"s3://input/\" }");
     assert!(objects.is_err_and(|why| why.contains("none ever reaches [container]")));
     for rows in [
