@@ -219,7 +219,7 @@ impl JobOpener {
             #[cfg(feature = "aws")]
             (ExecutorSpec::Ecs(ecs), _) => {
                 let scratch = super::aws::pointers(job, stores);
-                Ok(self.backend.clients().ecs(ecs, scratch).await)
+                Ok(self.backend.clients().ecs(ecs, spec, scratch).await)
             }
             #[cfg(not(feature = "aws"))]
             (ExecutorSpec::Ecs(_), _) => Err(not_built("ecs", "aws")),
@@ -228,6 +228,7 @@ impl JobOpener {
 }
 
 /// What a program says that was built without an executor.
+#[cfg(not(all(feature = "aws", feature = "docker")))]
 fn not_built(executor: &str, feature: &str) -> String {
     format!(
         "this trommel was built without `{executor}`; build it with `cargo build --release --features {feature}`"

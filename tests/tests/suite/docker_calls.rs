@@ -45,7 +45,7 @@ pub(crate) fn image() -> &'static str {
 }
 
 /// What a docker command says.
-fn docker(args: &[&str]) -> String {
+pub(crate) fn docker(args: &[&str]) -> String {
     docker_reading(args, Stdio::null())
 }
 
@@ -139,7 +139,7 @@ fn job() -> Place {
     place
 }
 
-fn classes(place: &Place) -> BTreeMap<String, u32> {
+pub(crate) fn classes(place: &Place) -> BTreeMap<String, u32> {
     let mut classes = BTreeMap::new();
     let failed = place.items(&["--state", "failed"]).into_iter();
     for item in failed.chain(place.items(&["--state", "timed-out"])) {

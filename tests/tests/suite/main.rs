@@ -12,6 +12,7 @@ mod conformance_queue;
 mod conformance_table;
 mod contract_arms;
 mod docker_calls;
+mod docker_ecs;
 mod emulator_arms;
 mod emulator_aws;
 mod emulator_chaos;
