@@ -54,7 +54,7 @@ def upload():
         size = (6000, 4000) if large else (640 + 16 * number, 480)
         out = io.BytesIO()
         kind = "PNG" if not large and number % 5 == 0 and number < 10 else "JPEG"
-        landscape(number, *size).save(out, kind, quality=90)
+        landscape(number, *size).save(out, kind, quality=97 if large else 90)
         name = f"in/{'large' if large else 'small'} {number:02}.{kind.lower()}"
         s3.put_object(Bucket=bucket, Key=name, Body=out.getvalue())
         total += out.tell()

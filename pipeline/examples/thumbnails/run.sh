@@ -7,7 +7,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 readonly localstack=localstack/localstack:4.14.0
 
 echo "[1/5] Python's packages"
-[[ -d .packages ]] || python3 -m pip install --quiet --no-input --target .packages awslambdaric==4.2.2 pillow==13.0.0 boto3
+[[ -d .packages ]] || python3 -m pip install --quiet --no-input --no-warn-conflicts --root-user-action=ignore --target .packages awslambdaric==4.2.2 pillow==13.0.0 boto3
 export PYTHONPATH=.packages
 
 echo "[2/5] the image of the container lane"

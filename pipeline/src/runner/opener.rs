@@ -228,7 +228,7 @@ impl JobOpener {
 }
 
 /// What a program says that was built without an executor.
-#[cfg(not(all(feature = "aws", feature = "docker")))]
+#[cfg(not(all(feature = "docker", feature = "aws")))]
 fn not_built(executor: &str, feature: &str) -> String {
     format!(
         "this trommel was built without `{executor}`; build it with `cargo build --release --features {feature}`"

@@ -2,6 +2,7 @@
 //! no room, run out of memory, or end without saying anything.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use trommel::core::class::{Class, Failure};
@@ -36,6 +37,10 @@ fn undecided(items: usize, class: Class) -> CallReport {
 
 #[async_trait]
 impl Executor for ExecutorLink {
+    fn start_wait_max(&self) -> Duration {
+        self.base.start_wait_max()
+    }
+
     async fn call(&self, call: Call, stop: Stop) -> CallReport {
         let items = call.items.len();
         let first = call.items.first().expect("a call carries an item").id;

@@ -5,13 +5,15 @@
 //! ports, so it runs on tokio and in the simulator alike. Where a profile allows less, it checks
 //! that this much less is refused. What only one implementation promises is not checked here.
 //!
-//! [`table_contract!`](crate::table_contract), [`queue_contract!`](crate::queue_contract) and
-//! [`objects_contract!`](crate::objects_contract) make one tokio test of each check.
+//! [`table_contract!`](crate::table_contract), [`queue_contract!`](crate::queue_contract),
+//! [`objects_contract!`](crate::objects_contract) and [`executor_contract!`](crate::executor_contract)
+//! make one tokio test of each check.
 #![expect(
     clippy::disallowed_methods,
     reason = "the clock of the machine is what the contracts are timed by"
 )]
 
+pub mod executor;
 pub mod objects;
 pub mod queue;
 pub mod table;
@@ -72,16 +74,20 @@ impl Clock for MachineClock {
 /// [`Stage`], `$more` what a check takes beside it.
 #[macro_export]
 macro_rules! contract_checks {
-    (@one $module:ident, $stage:expr, [$($more:expr),*], $check:ident) => {
+    (@one $module:ident, $stage:expr, [$($more:expr),*], [$($about:meta),*], $check:ident) => {
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        $(#[$about])*
         async fn $check() {
             let stage: Option<$crate::contract::Stage<_>> = $stage.await.into();
             let Some(stage) = stage else { return };
             $crate::contract::$module::$check(&*stage.port $(, &*$more)*).await;
         }
     };
+    (@all $module:ident, $stage:expr, $more:tt, $about:tt, $($check:ident)*) => {
+        $($crate::contract_checks!(@one $module, $stage, $more, $about, $check);)*
+    };
     ($module:ident, $stage:expr, $more:tt, $($check:ident)*) => {
-        $($crate::contract_checks!(@one $module, $stage, $more, $check);)*
+        $crate::contract_checks!(@all $module, $stage, $more, [], $($check)*);
     };
 }
 
@@ -137,6 +143,21 @@ macro_rules! queue_contract {
             a_batch_is_bounded
             competing_receivers_get_everything
             a_receive_that_is_dropped_loses_nothing
+        }
+    };
+}
+
+/// Makes a tokio test of each check of [`executor`]; more attributes may stand behind the stage, such as `ignore = "why"`.
+#[macro_export]
+macro_rules! executor_contract {
+    ($stage:expr $(, $about:meta)*) => {
+        $crate::contract_checks! { @all executor, $stage, [$crate::contract::MachineClock::start()], [$($about),*],
+            an_item_is_answered_with_its_output
+            a_failure_has_its_name_and_its_cause
+            a_death_is_no_success_and_the_next_call_goes_on
+            a_batch_has_a_report_for_each_item_in_their_order
+            calls_at_one_time_have_their_own_outputs
+            a_stopped_call_ends_within_its_grace
         }
     };
 }

@@ -17,6 +17,7 @@ use crate::support::{Place, figure, wait_until};
 const BUSYBOX: &str = "/bin/busybox";
 const IMAGE: &str = "trommel-work:latest";
 const WORK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/handlers/work.sh");
+const CONTRACT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/handlers/contract.sh");
 
 /// Imports the image, once: /work.sh and what it needs.
 pub(crate) fn image() -> &'static str {
@@ -28,10 +29,11 @@ pub(crate) fn image() -> &'static str {
         fs::copy(BUSYBOX, bin.join("busybox")).unwrap_or_else(|error| {
             panic!("{BUSYBOX}: {error}; install it: apt-get install busybox-static")
         });
-        for name in ["sh", "cat", "sleep", "echo", "tail", "awk"] {
+        for name in ["sh", "cat", "sleep", "echo", "tail", "awk", "sed"] {
             symlink("busybox", bin.join(name)).expect("a new name");
         }
         fs::copy(WORK, root.path().join("work.sh")).expect("a file of ours");
+        fs::copy(CONTRACT, root.path().join("contract.sh")).expect("a file of ours");
         let tar = Command::new("tar")
             .arg("-C")
             .arg(root.path())

@@ -13,7 +13,7 @@ use trommel_localstack::python;
 use crate::support::{Place, figure, wait_until};
 
 /// The runtime client that Lambda's own Python images bring.
-const AWSLAMBDARIC: &str = "awslambdaric==4.2.2";
+pub(crate) const AWSLAMBDARIC: &str = "awslambdaric==4.2.2";
 
 const HANDLERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/handlers");
 const RUST: &str = env!("CARGO_BIN_EXE_lambda-work");
@@ -254,6 +254,7 @@ fn items_that_need_more_memory_than_a_function_has_end_in_the_container_lane() {
         .trommel(&["show", "latest", moved[0], "--json"])
         .exits(0)
         .json();
-    figure(&format!("escalated: {shown}"));
+    assert_eq!(shown["history"][0]["event"], "moved", "{shown}");
+    assert_eq!(shown["history"][0]["detail"], "to the container lane");
     place.audit();
 }

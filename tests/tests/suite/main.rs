@@ -11,6 +11,7 @@ mod conformance;
 mod conformance_queue;
 mod conformance_table;
 mod contract_arms;
+mod contract_executors;
 mod docker_calls;
 mod docker_ecs;
 mod emulator_arms;

@@ -188,8 +188,8 @@ fn the_jobs_of_the_readme_are_jobs() {
     let jobs = blocks(&readme, "toml");
     assert_eq!(
         jobs.len(),
-        3,
-        "the README has a job of files, one of events, and one whose calls AWS carries out"
+        4,
+        "the README has a job of files, one of events, one of handlers, and one whose calls AWS carries out"
     );
     let options = ParseOptions {
         executors: Executors::Commands,
