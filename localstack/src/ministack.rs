@@ -9,8 +9,8 @@ use std::process::{Command, Stdio};
 use crate::python;
 use crate::watchdog::{self, Guard};
 
-/// The release that the profile speaks of.
-const PACKAGE: &str = "ministack==1.5.33";
+/// The release that the profile speaks of, and what it runs tasks on ECS with.
+const PACKAGES: [&str; 2] = ["ministack==1.5.33", "docker==7.1.0"];
 
 /// Runs MiniStack in the very process that watches the pipe: there is no second one to forget. Its
 /// files (it writes one with its process id) go into a directory that goes with it.
@@ -58,7 +58,7 @@ impl Started {
 
 /// Starts MiniStack on a free port of the loopback interface, installing it first if need be.
 pub(crate) fn start() -> Result<Started, String> {
-    let packages = python::packages("ministack", &[PACKAGE])?;
+    let packages = python::packages("ministack", &PACKAGES)?;
     let port = free_port().map_err(|e| format!("no free port: {e}"))?;
     let log = log_file(&packages).map_err(|e| format!("no log file: {e}"))?;
     let copy = |log: &File| log.try_clone().map_err(|e| format!("no log file: {e}"));
@@ -68,7 +68,9 @@ pub(crate) fn start() -> Result<Started, String> {
         .env("PYTHONPATH", &packages)
         .env("BIND_HOST", "127.0.0.1")
         .env("GATEWAY_PORT", port.to_string())
-        .env("SERVICES", "s3,sqs,dynamodb,lambda")
+        .env("SERVICES", "s3,sqs,dynamodb,lambda,ecs")
+        // Functions stay processes: their language's image would come from a registry.
+        .env("LAMBDA_EXECUTOR", "local")
         // It would open one more port, on every interface.
         .env("IOT_MTLS_ENABLED", "0")
         .env_remove("AWS_ENDPOINT_URL")

@@ -36,7 +36,8 @@ pub struct Profile {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Functions {
     /// In Python, as processes of its own. Reserved concurrency throttles, a function's timeout ends it, its log comes back;
-    /// the client context does not reach it, and no REPORT line is in the log.
+    /// the client context does not reach it, and no REPORT line is in the log. Tasks on ECS run too, as containers of the
+    /// Docker at hand; it honours no token of RunTask, and always has room.
     Run,
     /// They need an image of their language's runtime, pulled from a registry, and a Docker to run it.
     NotRun,

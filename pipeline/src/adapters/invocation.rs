@@ -67,14 +67,11 @@ struct BatchItem {
     idempotency_key: String,
 }
 
-/// What to ask for these items of the call.
+/// What to ask for these items of the call, for whoever can carry no more than one event may hold.
 ///
 /// # Errors
 /// An input is no JSON; or all together are more than one event may hold.
-#[allow(
-    dead_code,
-    reason = "for executors that can carry no more; Lambda's puts the rest aside"
-)]
+#[cfg(any(feature = "local", test))]
 pub(crate) fn invocation(call: &Call, items: &[&CallItem]) -> Result<Invocation, Failure> {
     let invocation = unbounded_invocation(call, items)?;
     match invocation.excess() {

@@ -73,13 +73,19 @@ impl SharedClients {
     }
 
     /// A lane's tasks in a cluster, where the environment says.
-    pub(super) async fn ecs(&self, spec: &EcsSpec, scratch: Option<Pointers>) -> Arc<dyn Executor> {
+    pub(super) async fn ecs(
+        &self,
+        spec: &EcsSpec,
+        lane: &LaneSpec,
+        scratch: Option<Pointers>,
+    ) -> Arc<dyn Executor> {
         let clients = self.get().await;
         let mut clusters = self.1.lock().unwrap_or_else(PoisonError::into_inner);
         let cluster = clusters
             .entry(spec.cluster.clone())
             .or_insert_with(|| Arc::new(Cluster::new(clients, &spec.cluster)));
-        Arc::new(EcsExecutor::new(cluster.clone(), spec, scratch))
+        let executor = EcsExecutor::new(cluster.clone(), spec, scratch);
+        Arc::new(executor.with_timeout(lane.timeout))
     }
 
     /// What was asked of AWS so far; none if nothing could be.

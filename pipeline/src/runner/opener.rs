@@ -219,7 +219,7 @@ impl JobOpener {
             #[cfg(feature = "aws")]
             (ExecutorSpec::Ecs(ecs), _) => {
                 let scratch = super::aws::pointers(job, stores);
-                Ok(self.backend.clients().ecs(ecs, scratch).await)
+                Ok(self.backend.clients().ecs(ecs, spec, scratch).await)
             }
             #[cfg(not(feature = "aws"))]
             (ExecutorSpec::Ecs(_), _) => Err(not_built("ecs", "aws")),

@@ -1,5 +1,10 @@
 //! The peer of the handlers' benchmark: answers each POST with its body. Prints its port, ends with its standard input.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a program of its own, which knows no runtime of ours"
+)]
+
 use std::convert::Infallible;
 
 use hyper::server::conn::http1;

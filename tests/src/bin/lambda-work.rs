@@ -1,5 +1,10 @@
 //! The work of the handlers' journeys as a Lambda function in Rust, under `lambda_runtime` as it is.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a function of somebody's, which knows no clock of ours"
+)]
+
 use lambda_runtime::{Error, LambdaEvent, run, service_fn};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

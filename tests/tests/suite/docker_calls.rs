@@ -34,20 +34,23 @@ pub(crate) fn image() -> &'static str {
         }
         fs::copy(WORK, root.path().join("work.sh")).expect("a file of ours");
         fs::copy(CONTRACT, root.path().join("contract.sh")).expect("a file of ours");
-        let tar = Command::new("tar")
+        let mut tar = Command::new("tar")
             .arg("-C")
             .arg(root.path())
             .args(["-c", "."])
             .stdout(Stdio::piped())
             .spawn()
             .expect("every system has tar");
-        docker_reading(&["import", "-", IMAGE], tar.stdout.expect("piped").into());
+        let packed = tar.stdout.take().expect("piped");
+        docker_reading(&["import", "-", IMAGE], packed.into());
+        let packing = tar.wait().expect("it was started");
+        assert!(packing.success(), "tar: {packing}");
     });
     IMAGE
 }
 
 /// What a docker command says.
-fn docker(args: &[&str]) -> String {
+pub(crate) fn docker(args: &[&str]) -> String {
     docker_reading(args, Stdio::null())
 }
 
@@ -141,7 +144,7 @@ fn job() -> Place {
     place
 }
 
-fn classes(place: &Place) -> BTreeMap<String, u32> {
+pub(crate) fn classes(place: &Place) -> BTreeMap<String, u32> {
     let mut classes = BTreeMap::new();
     let failed = place.items(&["--state", "failed"]).into_iter();
     for item in failed.chain(place.items(&["--state", "timed-out"])) {
@@ -199,9 +202,8 @@ fn docker_calls_end_as_their_containers_do_and_a_killed_worker_s_are_adopted() {
 #[test]
 #[ignore = "needs Docker's engine: cargo test --workspace docker -- --include-ignored"]
 fn docker_gives_what_a_command_gives() {
-    let lines: String = (0..200)
-        .map(|n| format!("{{\"n\":{n},\"text\":\"item number {n}\"}}\n"))
-        .collect();
+    let lines = (0..200).map(|n| format!("{{\"n\":{n},\"text\":\"item number {n}\"}}\n"));
+    let lines: String = lines.collect();
     let mut told = Vec::new();
     for executor in [
         format!("command = [\"{WORK}\"]"),

@@ -128,8 +128,9 @@ fn in_process(lines: &str) -> Place {
         Ok(json!({"n": n, "square": n * n, "upper": text.to_uppercase()}))
     });
     let job = format!(
-        "name = \"work\"\ninput = {{ jsonl = {input:?} }}\nresults = {:?}\nledger = \"sqlite:{}\"\n",
-        place.path("out"),
+        "name = \"work\"\ninput = {{ jsonl = \"{}\" }}\nresults = \"{}\"\nledger = \"sqlite:{}\"\n",
+        input.display(),
+        place.path("out").display(),
         place.path(".trommel/ledger.db").display()
     );
     let run = async { Embedded::new(job, work)?.run().await };

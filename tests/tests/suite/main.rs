@@ -13,6 +13,7 @@ mod conformance_table;
 mod contract_arms;
 mod contract_executors;
 mod docker_calls;
+mod docker_ecs;
 mod emulator_arms;
 mod emulator_aws;
 mod emulator_chaos;

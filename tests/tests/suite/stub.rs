@@ -39,6 +39,8 @@ pub(crate) enum Reply {
     },
     /// It has done what was asked, and the answer gets lost with its connection.
     Lost,
+    /// The server at this address and port answers.
+    Of(String),
 }
 
 impl Reply {
@@ -103,14 +105,19 @@ async fn serve(
         asked
             .lock()
             .expect("nobody panics holding it")
-            .push(request);
-        let Reply::Answer {
-            status,
-            headers,
-            body,
-        } = reply
-        else {
-            return Ok(());
+            .push(request.clone());
+        let (status, headers, body) = match reply {
+            Reply::Answer {
+                status,
+                headers,
+                body,
+            } => (status, headers, body),
+            Reply::Lost => return Ok(()),
+            Reply::Of(server) => {
+                let answer = ask(&server, &request).await?;
+                stream.get_mut().write_all(&answer).await?;
+                return Ok(());
+            }
         };
         let mut lines = vec![
             format!("HTTP/1.1 {status} Stub"),
@@ -126,6 +133,21 @@ async fn serve(
         stream.get_mut().write_all(whole.as_bytes()).await?;
     }
     Ok(())
+}
+
+/// What another server answers. In HTTP/1.0 it is over when the connection is.
+async fn ask(server: &str, request: &Request) -> io::Result<Vec<u8>> {
+    let mut lines = vec![format!("POST {} HTTP/1.0", request.path)];
+    let passed = request.headers.iter();
+    let passed = passed.filter(|(name, _)| name != "connection");
+    lines.extend(passed.map(|(name, value)| format!("{name}: {value}")));
+    let head = format!("{}\r\n\r\n", lines.join("\r\n"));
+    let mut stream = TcpStream::connect(server).await?;
+    stream.write_all(head.as_bytes()).await?;
+    stream.write_all(&request.body).await?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await?;
+    Ok(answer)
 }
 
 /// None where the connection ends between two requests.

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 use trommel::adapters::aws::{Clients, Cluster, EcsExecutor, Endpoint};
@@ -31,7 +31,10 @@ struct Tasks {
 /// How a task ends, or has been ended.
 #[derive(Clone, Debug)]
 enum Stopped {
+    /// It is being provisioned.
     Never,
+    /// It runs since then.
+    Not(SystemTime),
     With(Value),
 }
 
@@ -137,7 +140,11 @@ impl Tasks {
         let task = |(number, stopped): (usize, &Stopped)| {
             let arn = arn(number);
             asked.contains(&json!(arn)).then(|| match stopped {
-                Stopped::Never => json!({ "taskArn": arn, "lastStatus": "RUNNING" }),
+                Stopped::Never => json!({ "taskArn": arn, "lastStatus": "PROVISIONING" }),
+                Stopped::Not(since) => {
+                    let since = since.duration_since(UNIX_EPOCH).expect("it is past 1970");
+                    json!({ "taskArn": arn, "lastStatus": "RUNNING", "startedAt": since.as_secs_f64() })
+                }
                 Stopped::With(end) => {
                     let mut task = end.clone();
                     task["taskArn"] = json!(arn);
@@ -154,11 +161,16 @@ impl Tasks {
         let asked = request["task"].as_str().expect("a task");
         let number = (0..self.stopped.len()).find(|number| arn(*number) == asked);
         let number = number.expect("it was started");
-        self.stopped[number] = Stopped::With(json!({
-            "stopCode": "UserInitiated",
-            "stoppedReason": request["reason"],
-            "containers": [{ "name": "work", "exitCode": 143 }],
-        }));
+        match self.stopped[number] {
+            Stopped::Never | Stopped::Not(_) => {
+                self.stopped[number] = Stopped::With(json!({
+                    "stopCode": "UserInitiated",
+                    "stoppedReason": request["reason"],
+                    "containers": [{ "name": "work", "exitCode": 143 }],
+                }));
+            }
+            Stopped::With(_) => {}
+        }
         Reply::json(200, &json!({ "task": { "taskArn": asked } }))
     }
 }
@@ -280,6 +292,57 @@ async fn a_stopped_call_stops_its_task_and_waits_until_it_has_ended() {
         panic!("it is stopped once");
     };
     assert_eq!(asked["reason"], "trommel: brave-heron-4f2a");
+}
+
+const TIMEOUT: Duration = Duration::from_secs(1);
+
+#[tokio::test]
+async fn a_timeout_counts_from_the_start_of_the_task_and_not_from_its_order() {
+    let ground = Ground::new(|_| Stopped::Never).await;
+    let executor = ground.executor().await.with_timeout(Some(TIMEOUT));
+    let starting = async {
+        tokio::time::sleep(TIMEOUT * 2).await;
+        assert_eq!(ground.asked("StopTask"), Vec::<Value>::new());
+        ground.tasks().stopped[0] = Stopped::Not(SystemTime::now());
+    };
+    let (report, ()) = tokio::join!(executor.call(call(1), Stop::new()), starting);
+    let [ItemReport::Failed(failure)] = &report.items[..] else {
+        panic!("it ran too long: {report:?}");
+    };
+    assert_eq!(failure.class, Class::Timeout);
+    assert!(failure.cause.ends_with("ran longer than 1s"), "{failure:?}");
+    assert_eq!(ground.asked("StopTask").len(), 1);
+}
+
+#[tokio::test]
+async fn the_time_of_a_task_that_is_taken_over_began_with_the_task() {
+    let long_ago = SystemTime::now() - Duration::from_hours(1);
+    let ground = Ground::new(move |_| Stopped::Not(long_ago)).await;
+    let executor = ground.executor().await;
+    let executor = executor.with_timeout(Some(Duration::from_mins(30)));
+    let report = executor.call(call(1), Stop::new()).await;
+    let [ItemReport::Failed(failure)] = &report.items[..] else {
+        panic!("it ran too long: {report:?}");
+    };
+    assert_eq!(failure.class, Class::Timeout);
+}
+
+#[tokio::test]
+async fn a_task_that_has_ended_when_it_is_stopped_for_its_time_is_read_as_it_ended() {
+    let ground = Ground::new(|_| Stopped::Not(SystemTime::now())).await;
+    let executor = ground.executor().await.with_timeout(Some(TIMEOUT));
+    let ending = async {
+        while ground.asked("DescribeTasks").is_empty() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        // Seen to run; the next look comes as late as the timeout.
+        ground.tasks().stopped[0] = exited(3);
+    };
+    let (report, ()) = tokio::join!(executor.call(call(1), Stop::new()), ending);
+    let [ItemReport::Failed(failure)] = &report.items[..] else {
+        panic!("it failed: {report:?}");
+    };
+    assert_eq!(failure.class, Class::named("Exit3"));
 }
 
 #[tokio::test]

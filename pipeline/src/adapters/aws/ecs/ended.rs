@@ -8,6 +8,9 @@ use crate::ports::executor::{ItemReport, Output};
 /// Ended by SIGKILL: for its memory, or because it did not end when it was told to.
 const EXIT_KILLED: i32 = 137;
 
+/// Somebody asked for it by StopTask ("Task", stopCode).
+const ON_REQUEST: &str = "UserInitiated";
+
 /// A task that has stopped, as far as it matters.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Ended {
@@ -38,6 +41,11 @@ impl Ended {
         })
     }
 
+    /// Whether it was stopped by a request, as ours are.
+    pub(super) fn is_on_request(&self) -> bool {
+        self.code == ON_REQUEST
+    }
+
     /// What became of its item.
     pub(super) fn report(&self) -> ItemReport {
         match self.code.as_str() {
@@ -45,7 +53,7 @@ impl Ended {
             "SpotInterruption" | "TerminationNotice" | "InfrastructureHealth" => {
                 ItemReport::Undecided(self.failure(Class::Throttled))
             }
-            "UserInitiated" | "ServiceSchedulerInitiated" => {
+            ON_REQUEST | "ServiceSchedulerInitiated" => {
                 ItemReport::Undecided(self.failure(Class::Crashed))
             }
             "TaskFailedToStart" => ItemReport::Failed(self.failure(not_started(&self.reason))),

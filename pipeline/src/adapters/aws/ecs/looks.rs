@@ -18,7 +18,7 @@ const APART_EACH_REQUEST: Duration = Duration::from_millis(100);
 /// What came of one look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Round {
-    /// Something ended: others may follow.
+    /// Something began or ended: others may follow.
     News,
     /// Nothing did.
     Quiet,

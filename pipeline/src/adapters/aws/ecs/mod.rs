@@ -1,7 +1,8 @@
 //! The `ecs` executor: a call is a task on AWS ECS, started, watched and read by how it ended.
 //!
 //! A task carries one item. It finds it in `TROMMEL_INPUT` and says how it went by its exit code; it has no output, since
-//! ECS brings none back: what it makes it writes where it belongs. Retries, timeouts and permits are not decided here. A
+//! ECS brings none back: what it makes it writes where it belongs. Retries and permits are not decided here. The lane's
+//! timeout it minds itself, from the task's start: what comes before is not the handler's time. A
 //! stopped call stops its task, which gets SIGTERM and after its own `stopTimeout` SIGKILL; a call that is dropped, or whose
 //! process dies, leaves its task running, and whoever runs the same attempt next finds it by its token.
 
@@ -18,11 +19,13 @@ mod start;
 mod watch;
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use aws_sdk_ecs::Client;
+use aws_sdk_ecs::types::Task;
 use tokio::time::Instant;
 
 use super::classify::Fault;
@@ -36,7 +39,10 @@ use crate::ports::executor::{Call, CallItem, CallReport, Executor, ItemReport, S
 use ended::Ended;
 use pace::Pace;
 use start::{NotStarted, Order, run_task};
-use watch::Watch;
+use watch::{Began, End, Watch};
+
+/// How long a task may take until it runs: its image is pulled anew for each on Fargate, and gigabytes take minutes.
+const START_WAIT_MAX: Duration = Duration::from_mins(15);
 
 /// What the calls of a process in one cluster share: how fast they start, and who looks at them.
 pub struct Cluster {
@@ -85,6 +91,14 @@ pub struct EcsExecutor {
     cluster: Arc<Cluster>,
     spec: EcsSpec,
     pointers: Option<Pointers>,
+    timeout: Option<Duration>,
+}
+
+/// Why a task is ended before it ends itself.
+enum Cut {
+    Stopped,
+    /// It has run for longer than this.
+    Late(Duration),
 }
 
 impl EcsExecutor {
@@ -94,7 +108,14 @@ impl EcsExecutor {
             cluster,
             spec: spec.clone(),
             pointers,
+            timeout: None,
         }
+    }
+
+    /// Ends tasks that run for longer than the lane's timeout: since their start, whoever started them.
+    #[must_use]
+    pub fn with_timeout(self, timeout: Option<Duration>) -> Self {
+        Self { timeout, ..self }
     }
 
     async fn execute(&self, call: &Call, item: &CallItem, stop: &Stop) -> ItemReport {
@@ -109,15 +130,31 @@ impl EcsExecutor {
             Err(NotStarted::Unclear(failure)) => return ItemReport::Undecided(failure),
         };
         let cluster = &self.cluster;
-        tokio::select! {
+        let (mut place, began) = cluster.watch.wait_for(&arn);
+        let mut ending = pin!(place.end(&cluster.client, &cluster.name));
+        let cut = tokio::select! {
             biased;
-            end = cluster.watch.end(&cluster.client, &cluster.name, &arn) => match end {
-                Ok(task) => self.read(&task),
-                Err(lost) => ItemReport::Undecided(Failure::new(Class::Unavailable, lost.0)),
-            },
-            () = self.end(&arn, call, stop) => {
-                let cause = format!("stopped; the task {arn} was told to end, and its end was not seen");
+            end = &mut ending => return self.read(&end),
+            () = stop.cancelled() => Cut::Stopped,
+            timeout = late(began, self.timeout) => Cut::Late(timeout),
+        };
+        let end = tokio::select! {
+            biased;
+            end = &mut ending => Some(end),
+            () = self.end(&arn, call) => None,
+        };
+        match (cut, end) {
+            (Cut::Stopped, Some(end)) => self.read(&end),
+            (Cut::Stopped, None) => {
+                let cause =
+                    format!("stopped; the task {arn} was told to end, and its end was not seen");
                 ItemReport::Undecided(Failure::new(Class::Crashed, cause))
+            }
+            // It may have ended by itself since the last look.
+            (Cut::Late(_), Some(Ok(task))) if !self.was_stopped(&task) => self.read(&Ok(task)),
+            (Cut::Late(timeout), Some(_) | None) => {
+                let cause = format!("the task {arn} ran longer than {timeout:?}");
+                ItemReport::Failed(Failure::new(Class::Timeout, cause))
             }
         }
     }
@@ -164,16 +201,25 @@ impl EcsExecutor {
         Ok(pointed)
     }
 
-    /// Completes when a stopped task's time is over.
-    async fn end(&self, arn: &str, call: &Call, stop: &Stop) {
-        stop.cancelled().await;
+    /// Stops the task, and completes when its time is over.
+    async fn end(&self, arn: &str, call: &Call) {
         self.cluster
             .stop(arn, &format!("trommel: {}", call.run))
             .await;
         tokio::time::sleep(call.grace).await;
     }
 
-    fn read(&self, task: &aws_sdk_ecs::types::Task) -> ItemReport {
+    fn was_stopped(&self, task: &Task) -> bool {
+        Ended::of(task, &self.spec.container).is_some_and(|ended| ended.is_on_request())
+    }
+
+    fn read(&self, end: &End) -> ItemReport {
+        let task = match end {
+            Ok(task) => task,
+            Err(lost) => {
+                return ItemReport::Undecided(Failure::new(Class::Unavailable, &lost.0));
+            }
+        };
         match Ended::of(task, &self.spec.container) {
             Some(ended) => ended.report(),
             None => {
@@ -186,6 +232,10 @@ impl EcsExecutor {
 
 #[async_trait]
 impl Executor for EcsExecutor {
+    fn start_wait_max(&self) -> Duration {
+        START_WAIT_MAX
+    }
+
     async fn call(&self, call: Call, stop: Stop) -> CallReport {
         let items = match &call.items[..] {
             [item] if !call.batch => vec![self.execute(&call, item, &stop).await],
@@ -206,6 +256,20 @@ fn not_sent_or_lost() -> NotStarted {
     let cause =
         "stopped while its task was being started: it may be there, and is found by its token";
     NotStarted::Unclear(Failure::new(Class::Crashed, cause))
+}
+
+/// Returns when a task has run for too long, which is counted from the start that ECS tells.
+async fn late(mut began: Began, timeout: Option<Duration>) -> Duration {
+    let Some(timeout) = timeout else {
+        return std::future::pending().await;
+    };
+    let Ok(at) = began.wait_for(Option::is_some).await.map(|began| *began) else {
+        return std::future::pending().await;
+    };
+    // By their clock and ours: a start that is yet to come has just been.
+    let age = at.map_or(Duration::ZERO, |at| at.elapsed().unwrap_or_default());
+    tokio::time::sleep(timeout.saturating_sub(age)).await;
+    timeout
 }
 
 /// Completes when a stopped call's time is over.

@@ -5,10 +5,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use aws_sdk_ecs::Client;
 use aws_sdk_ecs::types::Task;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::Instant;
 
 use super::super::classify::{Fault, Verdict};
@@ -25,7 +26,10 @@ const REFUSALS_MAX: u32 = 3;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Lost(pub(super) String);
 
-type End = Result<Task, Lost>;
+pub(super) type End = Result<Task, Lost>;
+
+/// When the task began, by ECS's clock; none as long as that is not seen. It closes with the task's end.
+pub(super) type Began = watch::Receiver<Option<SystemTime>>;
 
 /// The tasks that are waited for.
 #[derive(Debug, Default)]
@@ -45,6 +49,7 @@ struct Board {
 struct Waiting {
     arn: String,
     misses: u32,
+    began: watch::Sender<Option<SystemTime>>,
     end: oneshot::Sender<End>,
 }
 
@@ -57,36 +62,23 @@ struct Turn {
 }
 
 impl Watch {
-    /// Waits until the task has stopped.
-    pub(super) async fn end(&self, client: &Client, cluster: &str, arn: &str) -> End {
-        let (place, mut end) = self.wait_for(arn);
-        loop {
-            tokio::select! {
-                biased;
-                end = &mut end => {
-                    return end.unwrap_or_else(|_| Err(Lost("its place was lost".to_owned())));
-                }
-                mut turn = self.turn.lock() => {
-                    place.watch.look(&mut turn, client, cluster).await;
-                }
-            }
-        }
-    }
-
     /// Something is about to end: the next look comes soon.
     pub(super) fn hurry(&self) {
         self.hurry.notify_one();
     }
 
-    fn wait_for(&self, arn: &str) -> (Place<'_>, oneshot::Receiver<End>) {
-        let (sender, receiver) = oneshot::channel();
+    /// Has the task looked at from now on.
+    pub(super) fn wait_for(&self, arn: &str) -> (Place<'_>, Began) {
+        let (end_sender, end) = oneshot::channel();
+        let (began_sender, began) = watch::channel(None);
         let mut board = self.board();
         let number = board.next;
         board.next += 1;
         let waiting = Waiting {
             arn: arn.to_owned(),
             misses: 0,
-            end: sender,
+            began: began_sender,
+            end: end_sender,
         };
         board.waiting.insert(number, waiting);
         drop(board);
@@ -94,8 +86,9 @@ impl Watch {
         let place = Place {
             watch: self,
             number,
+            end,
         };
-        (place, receiver)
+        (place, began)
     }
 
     fn board(&self) -> MutexGuard<'_, Board> {
@@ -166,7 +159,7 @@ impl Board {
         arns.into_iter().cloned().collect()
     }
 
-    /// One look's answer: hands out what has ended, and says how many.
+    /// One look's answer: hands out what has begun and what has ended, and says how many.
     fn found(&mut self, asked: &[String], tasks: Vec<Task>) -> usize {
         let asked: BTreeSet<&String> = asked.iter().collect();
         let tasks: BTreeMap<String, Task> = tasks
@@ -174,12 +167,16 @@ impl Board {
             .filter_map(|task| Some((task.task_arn()?.to_owned(), task)))
             .collect();
         let mut ended = Vec::new();
+        let mut begun = 0;
         for (number, waiting) in &mut self.waiting {
             match tasks.get(&waiting.arn) {
                 Some(task) if task.last_status() == Some("STOPPED") => {
                     ended.push((*number, Ok(task.clone())));
                 }
-                Some(_) => waiting.misses = 0,
+                Some(task) => {
+                    waiting.misses = 0;
+                    begun += usize::from(waiting.begins(task));
+                }
                 None if asked.contains(&waiting.arn) => {
                     waiting.misses += 1;
                     if waiting.misses >= MISSES_MAX {
@@ -190,7 +187,7 @@ impl Board {
                 None => {}
             }
         }
-        let count = ended.len();
+        let count = begun + ended.len();
         for (number, end) in ended {
             if let Some(waiting) = self.waiting.remove(&number) {
                 // Whoever went away meanwhile needs no answer.
@@ -201,10 +198,38 @@ impl Board {
     }
 }
 
+impl Waiting {
+    /// Whether this is the first that is seen of the task's start.
+    fn begins(&self, task: &Task) -> bool {
+        let at = task.started_at().map(|at| SystemTime::try_from(*at));
+        let Some(Ok(at)) = at else { return false };
+        self.began
+            .send_if_modified(|began| began.replace(at).is_none())
+    }
+}
+
 /// One who waits; gives the place up when dropped.
-struct Place<'a> {
+pub(super) struct Place<'a> {
     watch: &'a Watch,
     number: u64,
+    end: oneshot::Receiver<End>,
+}
+
+impl Place<'_> {
+    /// Waits until the task has stopped.
+    pub(super) async fn end(&mut self, client: &Client, cluster: &str) -> End {
+        loop {
+            tokio::select! {
+                biased;
+                end = &mut self.end => {
+                    return end.unwrap_or_else(|_| Err(Lost("its place was lost".to_owned())));
+                }
+                mut turn = self.watch.turn.lock() => {
+                    self.watch.look(&mut turn, client, cluster).await;
+                }
+            }
+        }
+    }
 }
 
 impl Drop for Place<'_> {
@@ -215,6 +240,10 @@ impl Drop for Place<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use aws_smithy_types::DateTime;
+
     use super::*;
 
     fn task(arn: &str, status: &str) -> Task {
@@ -224,22 +253,38 @@ mod tests {
     #[test]
     fn a_look_hands_out_what_has_stopped_and_nothing_else() {
         let watch = Watch::default();
-        let (_a, mut first) = watch.wait_for("1");
-        let (_b, mut second) = watch.wait_for("2");
-        let (_c, mut again) = watch.wait_for("1");
+        let (mut first, _) = watch.wait_for("1");
+        let (mut second, _) = watch.wait_for("2");
+        let (mut again, _) = watch.wait_for("1");
         let asked = watch.board().arns();
         assert_eq!(asked, ["1", "2"]);
         let tasks = vec![task("1", "STOPPED"), task("2", "RUNNING")];
         assert_eq!(watch.board().found(&asked, tasks), 2);
-        assert!(first.try_recv().expect("it ended").is_ok());
-        assert!(again.try_recv().expect("it ended").is_ok());
-        assert!(second.try_recv().is_err());
+        assert!(first.end.try_recv().expect("it ended").is_ok());
+        assert!(again.end.try_recv().expect("it ended").is_ok());
+        assert!(second.end.try_recv().is_err());
+    }
+
+    #[test]
+    fn the_start_of_a_task_is_told_once_when_it_is_seen() {
+        let watch = Watch::default();
+        let (_place, began) = watch.wait_for("1");
+        let asked = watch.board().arns();
+        let look = |task: Task| watch.board().found(&asked, vec![task]);
+        assert_eq!(look(task("1", "PROVISIONING")), 0);
+        assert_eq!(*began.borrow(), None);
+        let runs = Task::builder().task_arn("1").last_status("RUNNING");
+        let runs = runs.started_at(DateTime::from_secs(7)).build();
+        assert_eq!(look(runs.clone()), 1);
+        let at = SystemTime::UNIX_EPOCH + Duration::from_secs(7);
+        assert_eq!(*began.borrow(), Some(at));
+        assert_eq!(look(runs), 0, "that is no news");
     }
 
     #[test]
     fn a_task_that_is_not_found_is_lost_only_after_many_looks_in_a_row() {
         let watch = Watch::default();
-        let (_place, mut end) = watch.wait_for("1");
+        let (mut place, _) = watch.wait_for("1");
         let asked = watch.board().arns();
         let miss = || watch.board().found(&asked, Vec::new());
         for _ in 1..MISSES_MAX {
@@ -250,13 +295,13 @@ mod tests {
             assert_eq!(miss(), 0);
         }
         assert_eq!(miss(), 1);
-        assert!(end.try_recv().expect("it is told").is_err());
+        assert!(place.end.try_recv().expect("it is told").is_err());
     }
 
     #[test]
     fn what_nobody_waits_for_is_not_asked_for() {
         let watch = Watch::default();
-        let (place, _end) = watch.wait_for("1");
+        let (place, _) = watch.wait_for("1");
         drop(place);
         assert_eq!(watch.board().arns(), Vec::<String>::new());
     }
