@@ -76,6 +76,7 @@ async fn posts(calls: usize) -> Duration {
         let request = hyper::Request::post("/")
             .header("host", "localhost")
             .body(Full::new(Bytes::from(EVENT)));
+        sender.ready().await.expect("it stays open");
         let answer = sender
             .send_request(request.expect("plain"))
             .await
