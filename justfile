@@ -14,6 +14,16 @@ run job *options:
 build:
     cargo build --release --features full
 
+# Make thumbnails of real pictures on an emulator: functions and containers at work
+[group('use')]
+thumbnails:
+    bash pipeline/examples/thumbnails/run.sh
+
+# Make a Docker image of the program, without a registry
+[group('use')]
+image:
+    bash pipeline/image/build.sh
+
 # Open the documentation of all crates
 [group('use')]
 docs:
