@@ -34,6 +34,9 @@ use process::{Death, Ready};
 /// The deadline of a call whose lane has no timeout: Lambda's handlers expect one. A day.
 const DEADLINE_DEFAULT: Duration = Duration::from_hours(24);
 
+/// A call tries so many processes that end before they take its event: more than one of them is no accident.
+const UNTAKEN_MAX: u32 = 10;
+
 /// Runs a Lambda handler for each call. Clones share their processes.
 #[derive(Clone)]
 pub struct HandlerExecutor {
@@ -78,7 +81,7 @@ impl HandlerExecutor {
 
     async fn invoke(&self, call: &Call, items: &[&CallItem], stop: &Stop) -> Result<Said, NotSaid> {
         let asked = invocation::invocation(call, items).map_err(NotSaid::Failed)?;
-        loop {
+        for _ in 0..UNTAKEN_MAX {
             let ready = tokio::select! {
                 biased;
                 () = impatient(stop, call.grace) => return Err(NotSaid::Stopped),
@@ -92,6 +95,8 @@ impl HandlerExecutor {
                 Err(not_said) => return Err(not_said),
             }
         }
+        let cause = "its processes ask for work and end before they take it";
+        Err(NotSaid::Failed(Failure::new(Class::Unavailable, cause)))
     }
 
     /// Asks one process, and takes it back if it may be asked again.

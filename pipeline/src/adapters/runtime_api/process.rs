@@ -8,6 +8,8 @@ use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use nix::unistd::Pid;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
@@ -188,6 +190,7 @@ enum NotUp {
 
 /// A process that can be asked. When it is dropped it ends, with all that it started.
 pub(super) struct Ready {
+    process: Option<u32>,
     desk: Arc<Desk>,
     exit: watch::Receiver<Option<Why>>,
     /// All that was written has been read.
@@ -214,6 +217,7 @@ impl Ready {
         (desk, endpoint): (Arc<Desk>, Endpoint),
         memory_bytes_max: Option<u64>,
     ) -> Self {
+        let process = child.id();
         let (heard, all_heard) = watch::channel(None);
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         let tail = Arc::clone(&desk.tail);
@@ -227,6 +231,7 @@ impl Ready {
             exited.send_replace(Some(why));
         });
         Self {
+            process,
             desk,
             exit,
             heard: all_heard,
@@ -243,8 +248,15 @@ impl Ready {
         }
     }
 
+    /// Whether it could take an event: the kernel knows sooner than whoever waits for its end.
     pub(super) fn is_alive(&self) -> bool {
-        self.exit.borrow().is_none()
+        let Some(process) = self.process.filter(|_| self.exit.borrow().is_none()) else {
+            return false;
+        };
+        // A look that takes no exit status from whoever waits for it.
+        let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+        let id = Id::Pid(Pid::from_raw(process as i32));
+        matches!(waitid(id, look), Ok(WaitStatus::StillAlive))
     }
 
     /// Lets it carry out one event.

@@ -310,8 +310,36 @@ async fn a_process_that_died_while_it_was_idle_fails_nobody() {
         nix::sys::signal::Signal::SIGKILL,
     )
     .expect("it is there");
+    // The kernel takes its time with a signal; what dies with an event in its hands fails it.
+    until_dead(process).await;
     output_of(&executor, &json!({})).await;
     assert_eq!(executor.cold_starts().count, 2);
+}
+
+#[tokio::test]
+async fn a_handler_whose_processes_leave_before_they_take_anything_is_given_up() {
+    let (class, cause) = failure_of_call(&handler(&[("START", "leave")]), &json!({})).await;
+    // A process may have been handed the event on its way out.
+    assert!(
+        class == "Unavailable" || class == "Crashed",
+        "{class}: {cause}"
+    );
+}
+
+/// Returns when it has ended, whether or not anybody has taken its exit status.
+async fn until_dead(process: i64) {
+    let begun = Instant::now();
+    let state = || std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    // The state stands behind the name, which is in brackets (proc_pid_stat(5)).
+    let is_dead = |stat: &str| {
+        stat.rsplit(") ")
+            .next()
+            .is_none_or(|rest| rest.is_empty() || rest.starts_with('Z'))
+    };
+    while !is_dead(&state()) {
+        assert!(begun.elapsed() < PATIENCE, "process {process} lives");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
 }
 
 async fn until_gone(process: i64) {
