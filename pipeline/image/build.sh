@@ -18,8 +18,7 @@ suite=$(. /etc/os-release && echo "${VERSION_CODENAME:-trixie}")
 debootstrap --variant=minbase --include=ca-certificates "$suite" "$work/root" >"$work/log" 2>&1 ||
   { tail -n 20 "$work/log" >&2; exit 1; }
 install -D -m 755 "$program" "$work/root/usr/local/bin/trommel"
-mkdir -p "$work/root/work"
-chmod 777 "$work/root/work"
+install -d -m 755 -o 65534 -g 65534 "$work/root/work"
 tar -C "$work/root" --exclude=./proc --exclude=./sys --exclude=./var/cache/apt --exclude=./var/lib/apt -c . |
   docker import --change 'USER nobody' --change 'WORKDIR /work' --change 'ENTRYPOINT ["trommel"]' - "$image" >/dev/null
 docker run --rm "$image" --version

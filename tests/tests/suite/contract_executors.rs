@@ -116,17 +116,8 @@ mod lambda {
     use trommel::core::job::{ExecutorSpec, LambdaSpec, LaneSpec};
 
     async fn stage() -> Option<Stage<dyn Executor>> {
-        let found = trommel_localstack::Stage::find_with_functions().await;
-        let emulator = match found {
-            Ok(trommel_localstack::Stage::On(emulator)) => emulator,
-            Ok(trommel_localstack::Stage::None) => {
-                crate::emulator_arms::left_out(
-                    "the contract of lambda (TROMMEL_TEST_ENDPOINT=none)",
-                );
-                return None;
-            }
-            Err(reason) => panic!("{reason}"),
-        };
+        let emulator =
+            crate::emulator_arms::emulator_with_functions("the contract of lambda").await?;
         let clients = emulator.clients().await;
         let function = crate::emulator_arms::fresh("contract");
         let source =

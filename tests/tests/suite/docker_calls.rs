@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::hash::{DefaultHasher, Hasher as _};
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -15,38 +16,49 @@ use crate::support::{Place, figure, wait_until};
 
 /// A static program and scripts: Debian's `busybox-static`.
 const BUSYBOX: &str = "/bin/busybox";
-const IMAGE: &str = "trommel-work:latest";
 const WORK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/handlers/work.sh");
 const CONTRACT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/handlers/contract.sh");
 
-/// Imports the image, once: /work.sh and what it needs.
+/// An image of /work.sh, /contract.sh and what they need; imported if it is not there. What goes into it names it.
 pub(crate) fn image() -> &'static str {
-    static MADE: OnceLock<()> = OnceLock::new();
-    MADE.get_or_init(|| {
-        let root = tempfile::tempdir().expect("a temporary directory");
-        let bin = root.path().join("bin");
-        fs::create_dir(&bin).expect("just made");
-        fs::copy(BUSYBOX, bin.join("busybox")).unwrap_or_else(|error| {
-            panic!("{BUSYBOX}: {error}; install it: apt-get install busybox-static")
-        });
-        for name in ["sh", "cat", "sleep", "echo", "tail", "awk", "sed"] {
-            symlink("busybox", bin.join(name)).expect("a new name");
+    static NAME: OnceLock<String> = OnceLock::new();
+    NAME.get_or_init(|| {
+        let mut hash = DefaultHasher::new();
+        for path in [BUSYBOX, WORK, CONTRACT] {
+            let bytes = fs::read(path).unwrap_or_else(|error| {
+                panic!("{path}: {error}; busybox is in apt-get install busybox-static")
+            });
+            hash.write(&bytes);
         }
-        fs::copy(WORK, root.path().join("work.sh")).expect("a file of ours");
-        fs::copy(CONTRACT, root.path().join("contract.sh")).expect("a file of ours");
-        let mut tar = Command::new("tar")
-            .arg("-C")
-            .arg(root.path())
-            .args(["-c", "."])
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("every system has tar");
-        let packed = tar.stdout.take().expect("piped");
-        docker_reading(&["import", "-", IMAGE], packed.into());
-        let packing = tar.wait().expect("it was started");
-        assert!(packing.success(), "tar: {packing}");
-    });
-    IMAGE
+        let name = format!("trommel-work:{:016x}", hash.finish());
+        if docker(&["images", "-q", &name]).is_empty() {
+            import(&name);
+        }
+        name
+    })
+}
+
+fn import(name: &str) {
+    let root = tempfile::tempdir().expect("a temporary directory");
+    let bin = root.path().join("bin");
+    fs::create_dir(&bin).expect("just made");
+    fs::copy(BUSYBOX, bin.join("busybox")).expect("just read");
+    for applet in ["sh", "cat", "sleep", "echo", "tail", "awk", "sed"] {
+        symlink("busybox", bin.join(applet)).expect("a new name");
+    }
+    fs::copy(WORK, root.path().join("work.sh")).expect("a file of ours");
+    fs::copy(CONTRACT, root.path().join("contract.sh")).expect("a file of ours");
+    let mut tar = Command::new("tar")
+        .arg("-C")
+        .arg(root.path())
+        .args(["-c", "."])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("every system has tar");
+    let packed = tar.stdout.take().expect("piped");
+    docker_reading(&["import", "-", name], packed.into());
+    let packing = tar.wait().expect("it was started");
+    assert!(packing.success(), "tar: {packing}");
 }
 
 /// What a docker command says.

@@ -11,10 +11,9 @@ use std::time::Duration;
 
 use aws_sdk_ecs::types::{Compatibility, ContainerDefinition, NetworkMode};
 use serde_json::{Value, json};
-use trommel_localstack::Stage;
 
 use crate::docker_calls::{classes, docker, image};
-use crate::emulator_arms::{fresh, left_out};
+use crate::emulator_arms::{emulator_with_functions, fresh};
 use crate::stub::{Reply, Request, Stub};
 use crate::support::{Done, Place, figure, wait_until};
 
@@ -45,14 +44,7 @@ struct Stand {
 impl Stand {
     /// None, said loudly, if nothing is to be played on; a failure if nothing can be.
     async fn new(what: &str) -> Option<Self> {
-        let emulator = match Stage::find_with_functions().await {
-            Ok(Stage::On(emulator)) => emulator,
-            Ok(Stage::None) => {
-                left_out(&format!("{what} (TROMMEL_TEST_ENDPOINT=none)"));
-                return None;
-            }
-            Err(reason) => panic!("{reason}"),
-        };
+        let emulator = emulator_with_functions(what).await?;
         let stand = Self {
             url: emulator.url().to_owned(),
             family: fresh("work"),

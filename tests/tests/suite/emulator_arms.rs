@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use trommel::adapters::aws::{Blueprint, DynamoTable, S3Objects, SqsQueue};
 use trommel::ports::queue::{Depth, Handle, Outgoing, Rejected};
 use trommel::ports::{Message, Objects, Queue, QueueError, QueueProfile, Table};
-use trommel_localstack::{Emulator, FormerHandles, Kind, Stage as Found};
+use trommel_localstack::{Emulator, FormerHandles, Kind, NoEndpoint, Stage as Found};
 use trommel_tests::contract::Stage;
 
 /// Says what is left out, each thing once, and past the harness, which would keep the words of a test
@@ -29,7 +29,16 @@ pub(crate) fn left_out(what: &str) {
 /// The emulator of this test process; or, with `TROMMEL_TEST_ENDPOINT=none`, a loud word that `what`
 /// is left out. No endpoint is a failure.
 pub(crate) async fn emulator(what: &str) -> Option<&'static Emulator> {
-    match Found::find().await {
+    played_on(Found::find().await, what)
+}
+
+/// The same, on one that runs functions and tasks: a MiniStack beside, if the emulator does not.
+pub(crate) async fn emulator_with_functions(what: &str) -> Option<&'static Emulator> {
+    played_on(Found::find_with_functions().await, what)
+}
+
+fn played_on(found: Result<&'static Found, NoEndpoint>, what: &str) -> Option<&'static Emulator> {
+    match found {
         Ok(Found::On(emulator)) => Some(emulator),
         Ok(Found::None) => {
             left_out(&format!("{what} (TROMMEL_TEST_ENDPOINT=none)"));

@@ -6,9 +6,9 @@
 use std::time::Duration;
 
 use trommel::adapters::aws::Clients;
-use trommel_localstack::{Emulator, Stage};
+use trommel_localstack::Emulator;
 
-use crate::emulator_arms::{fresh, left_out};
+use crate::emulator_arms::{emulator_with_functions, fresh};
 use crate::support::{Done, Place};
 
 /// The ledger stays here: only the calls go out.
@@ -28,14 +28,7 @@ struct Stand {
 impl Stand {
     /// None, said loudly, if nothing is to be played on; a failure if nothing can be.
     async fn new(what: &str) -> Option<Self> {
-        let emulator = match Stage::find_with_functions().await {
-            Ok(Stage::On(emulator)) => emulator,
-            Ok(Stage::None) => {
-                left_out(&format!("{what} (TROMMEL_TEST_ENDPOINT=none)"));
-                return None;
-            }
-            Err(reason) => panic!("{reason}"),
-        };
+        let emulator = emulator_with_functions(what).await?;
         let variables = [
             ("AWS_ENDPOINT_URL", emulator.url()),
             ("AWS_REGION", "us-east-1"),

@@ -25,6 +25,7 @@ use crate::ports::executor::{OUTPUT_BYTES_MAX, Output};
 mod adoption;
 mod files;
 
+/// Made once on a machine; what goes into it decides the number.
 const IMAGE: &str = "trommel-test-busybox:1";
 
 /// Where Debian's `busybox-static` puts its program.
@@ -36,7 +37,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Longer than any test runs.
 const SLEEP: &str = "sleep 1000";
 
-/// Imports the image, once.
+/// Imports the image, if it is not there.
 fn image() -> &'static str {
     static MADE: OnceLock<()> = OnceLock::new();
     MADE.get_or_init(make_image);
@@ -44,6 +45,12 @@ fn image() -> &'static str {
 }
 
 fn make_image() {
+    let known = Command::new("docker")
+        .args(["image", "inspect", IMAGE])
+        .output();
+    if known.is_ok_and(|known| known.status.success()) {
+        return;
+    }
     let root = tempfile::tempdir().expect("a temporary directory");
     let bin = root.path().join("bin");
     fs::create_dir(&bin).expect("just made");
