@@ -215,8 +215,8 @@ impl Tuning {
         let session_duration = Duration::from_secs(u64::from(self.session_seconds.max(3)));
         Settings {
             session_duration,
-            beat_every: shared.beat_every.min(session_duration / 5),
-            sweep_every: shared.sweep_every.min(session_duration / 4),
+            beat_every: shared.beat_every.min(session_duration / 4),
+            sweep_every: shared.sweep_every.min(session_duration / 2),
             ..shared
         }
     }

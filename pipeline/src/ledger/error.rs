@@ -67,15 +67,15 @@ impl LedgerError {
 }
 
 /// The row, if this program knows its schema version.
-pub(super) fn readable(key: &Key, row: Row) -> Result<Row, LedgerError> {
+pub(super) fn readable(row: Row, key: impl FnOnce() -> Key) -> Result<Row, LedgerError> {
     match row.num("v") {
         Some(version) if version <= SCHEMA_VERSION => Ok(row),
         Some(version) => Err(LedgerError::Newer {
-            key: key.to_string(),
+            key: key().to_string(),
             version,
         }),
         None => Err(LedgerError::Damaged {
-            key: key.to_string(),
+            key: key().to_string(),
             problem: "it has no schema version".to_owned(),
         }),
     }

@@ -22,8 +22,8 @@ mod tests;
 mod windows;
 
 use std::hash::{Hash as _, Hasher};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 pub use error::LedgerError;
@@ -35,7 +35,7 @@ pub use intakes::{
 pub use marks::Marked;
 pub use pages::{Held, SettleEnd, Settlement};
 pub use parts::{Progress, Resumption};
-pub use runs::{NewRun, Redrive, RunChange, RunRow, RunSummary};
+pub use runs::{NewRun, Redrive, RunChange, RunGlance, RunRow, RunSummary};
 pub use sessions::{Pool, SessionRow, SessionStatus};
 pub use windows::OpenWindow;
 
@@ -62,6 +62,8 @@ pub struct Ledger {
     runtime: Runtime,
     session: SessionId,
     writes: Arc<AtomicU64>,
+    /// The permits that this session holds, while that is clear.
+    permits: Arc<Mutex<Option<sessions::OwnPermits>>>,
 }
 
 impl Ledger {
@@ -72,6 +74,7 @@ impl Ledger {
             runtime,
             session,
             writes: Arc::default(),
+            permits: Arc::default(),
         }
     }
 
@@ -95,7 +98,7 @@ impl Ledger {
         let mut tries = Tries::new(self);
         loop {
             match self.table.get(key, Consistency::Strong).await {
-                Ok(Some(row)) => return error::readable(key, row).map(Some),
+                Ok(Some(row)) => return error::readable(row, || key.clone()).map(Some),
                 Ok(None) => return Ok(None),
                 Err(error) => tries.again(error, Repeat::AtWill).await?,
             }
@@ -152,7 +155,7 @@ impl Ledger {
                 }
             };
             for (sk, row) in page.rows {
-                let row = error::readable(&Key::new(&query.pk, &sk), row)?;
+                let row = error::readable(row, || Key::new(&query.pk, &sk))?;
                 rows.push((sk, row));
             }
             match page.next {

@@ -102,10 +102,47 @@ impl RunRow {
 
     /// Whether items that were pending when the redrive began are worked on.
     pub fn takes_pending(&self) -> bool {
-        match &self.redrive {
-            Some(redrive) => redrive.selection.takes_pending(),
-            None => true,
+        takes_pending(self.redrive.as_ref())
+    }
+
+    /// What a glance at it would have shown.
+    pub fn glance(&self) -> RunGlance {
+        RunGlance {
+            status: self.state.status,
+            generation: self.state.generation,
+            wish: self.wish,
+            redrive: self.redrive.clone(),
+            redrive_part: self.redrive_part,
         }
+    }
+}
+
+/// What is to be known of a run each second: less than its whole row, which has the job's text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunGlance {
+    /// Where it stands.
+    pub status: RunStatus,
+    /// How often it was redriven.
+    pub generation: Generation,
+    /// What another process asked for.
+    pub wish: Option<Wish>,
+    /// The redrive under way or last made.
+    pub redrive: Option<Redrive>,
+    /// The first part that the redrive has not gone through; none: it is done.
+    pub redrive_part: Option<u32>,
+}
+
+impl RunGlance {
+    /// Whether items that were pending when the redrive began are worked on.
+    pub fn takes_pending(&self) -> bool {
+        takes_pending(self.redrive.as_ref())
+    }
+}
+
+fn takes_pending(redrive: Option<&Redrive>) -> bool {
+    match redrive {
+        Some(redrive) => redrive.selection.takes_pending(),
+        None => true,
     }
 }
 
@@ -155,6 +192,14 @@ impl Ledger {
         let row = self.get(&key).await?;
         let row = row.ok_or_else(|| LedgerError::NotFound(format!("run {run}")))?;
         decode(&key, run, &row)
+    }
+
+    /// How a run stands, and what was wished.
+    pub async fn glance(&self, run: &RunId) -> Result<RunGlance, LedgerError> {
+        let key = keys::run(run);
+        let row = self.get(&key).await?;
+        let row = row.ok_or_else(|| LedgerError::NotFound(format!("run {run}")))?;
+        decode_glance(&key, &row)
     }
 
     /// All runs, oldest first.
@@ -407,8 +452,30 @@ fn json<T: Serialize>(value: &T) -> String {
     serde_json::to_string(value).expect("plain data serialises")
 }
 
+fn decode_glance(key: &Key, row: &Row) -> Result<RunGlance, LedgerError> {
+    let bad = |what: &str| damaged(key, format!("{what} cannot be read"));
+    let small = |name: &str| row.num(name).and_then(|number| u32::try_from(number).ok());
+    let redrive = match row.text("redrive") {
+        Some(text) => Some(serde_json::from_str(text).map_err(|_| bad("redrive"))?),
+        None => None,
+    };
+    let wish = match row.text("wish") {
+        Some(name) => Some(Wish::from_name(name).ok_or_else(|| bad("wish"))?),
+        None => None,
+    };
+    let status = row.text("status").and_then(RunStatus::from_name);
+    Ok(RunGlance {
+        status: status.ok_or_else(|| bad("status"))?,
+        generation: Generation(small("gen").ok_or_else(|| bad("gen"))?),
+        wish,
+        redrive,
+        redrive_part: small("redrivePart"),
+    })
+}
+
 fn decode(key: &Key, id: &RunId, row: &Row) -> Result<RunRow, LedgerError> {
     let bad = |what: &str| damaged(key, format!("{what} cannot be read"));
+    let seen = decode_glance(key, row)?;
     let text = |name: &'static str| row.text(name).ok_or_else(|| bad(name));
     let number = |name: &'static str| -> Result<u64, LedgerError> {
         row.num(name)
@@ -424,21 +491,13 @@ fn decode(key: &Key, id: &RunId, row: &Row) -> Result<RunRow, LedgerError> {
         Some(text) => Some(serde_json::from_str(text).map_err(|_| bad("reason"))?),
         None => None,
     };
-    let redrive = match row.text("redrive") {
-        Some(text) => Some(serde_json::from_str(text).map_err(|_| bad("redrive"))?),
-        None => None,
-    };
-    let wish = match row.text("wish") {
-        Some(name) => Some(Wish::from_name(name).ok_or_else(|| bad("wish"))?),
-        None => None,
-    };
     let input = match number("inputDone")? {
         0 => Resumption::At(cursor.clone()),
         _ => Resumption::Done,
     };
     let state = Run {
-        status: RunStatus::from_name(text("status")?).ok_or_else(|| bad("status"))?,
-        generation: Generation(small("gen")?),
+        status: seen.status,
+        generation: seen.generation,
         reason,
         limits,
     };
@@ -450,13 +509,13 @@ fn decode(key: &Key, id: &RunId, row: &Row) -> Result<RunRow, LedgerError> {
         base: text("base")?.to_owned(),
         options: row.text("options").unwrap_or("").to_owned(),
         state,
-        wish,
+        wish: seen.wish,
         input,
         cursor,
         parts: small("parts")?,
         total: number("total")?,
-        redrive,
-        redrive_part: row.num("redrivePart").and_then(|n| u32::try_from(n).ok()),
+        redrive: seen.redrive,
+        redrive_part: seen.redrive_part,
         created: Timestamp(row.num("created").ok_or_else(|| bad("created"))?),
         ended: row.num("ended").map(Timestamp),
         compiled: row

@@ -5,6 +5,7 @@
 //! lent = Σ held at every moment, and max concurrency holds over all processes.
 
 use std::collections::BTreeMap;
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use crate::core::id::{JobName, RunId, SessionId, WriteId};
@@ -78,8 +79,10 @@ const OLDEST: &str = "oldestMessage";
 /// Another session may take from the pool between the look and the taking.
 const RACES_MAX: u32 = 10;
 
-/// The permits in a session's own row.
-struct OwnPermits {
+/// The permits in a session's own row. Nobody else changes them while it lives, so what the last clear answer said
+/// is still so, and need not be read again.
+#[derive(Clone, Debug)]
+pub(super) struct OwnPermits {
     permits: u32,
     /// The name of the move that made them so.
     moved: Option<String>,
@@ -161,7 +164,7 @@ impl Ledger {
         let pk = keys::sessions(job);
         let mut sessions = Vec::new();
         for (sk, row) in self.query_all(Query::all(&pk, ROWS), usize::MAX).await? {
-            sessions.push(decode(&Key::new(&pk, &sk), &sk, &row)?);
+            sessions.push(decode(&row, &pk, &sk)?);
         }
         Ok(sessions)
     }
@@ -206,7 +209,7 @@ impl Ledger {
         wanted: u32,
     ) -> Result<u32, LedgerError> {
         for _ in 0..RACES_MAX {
-            let own = self.own_permits(job).await?;
+            let own = self.known_permits(job).await?;
             if own.permits != held {
                 let more = own.permits.checked_sub(held).ok_or_else(|| {
                     let has = own.permits;
@@ -223,6 +226,7 @@ impl Ledger {
             };
             let take = wanted.min(pool.max.saturating_sub(lent));
             if take == 0 {
+                self.remember_permits(Some(own));
                 return Ok(0);
             }
             let most = i64::from(pool.max) - i64::from(take);
@@ -234,7 +238,7 @@ impl Ledger {
                 from_pool.clear();
             }
             match self
-                .move_permits(job, &own, from_pool, i64::from(take))
+                .move_permits(job, &own, from_pool, take.cast_signed())
                 .await
             {
                 Ok(()) => return Ok(take),
@@ -250,15 +254,30 @@ impl Ledger {
     /// # Errors
     /// It may or may not have happened, or happen yet: the session must not count them as its own.
     pub async fn give_permits(&self, job: &JobName, kept: u32) -> Result<(), LedgerError> {
-        let own = self.own_permits(job).await?;
+        let own = self.known_permits(job).await?;
         if own.permits == kept {
             // What was left unclear may not happen any more.
             return self.fence(job, &own).await;
         }
         // With fewer it was marked dead, and what it held was given back for it.
         let back = own.permits.checked_sub(kept).ok_or(LedgerError::Raced)?;
-        self.move_permits(job, &own, Vec::new(), -i64::from(back))
+        self.move_permits(job, &own, Vec::new(), -back.cast_signed())
             .await
+    }
+
+    /// The permits in this session's row, by the last clear answer; else as they are now.
+    async fn known_permits(&self, job: &JobName) -> Result<OwnPermits, LedgerError> {
+        let known = self.remember_permits(None);
+        match known {
+            Some(known) => Ok(known),
+            None => self.own_permits(job).await,
+        }
+    }
+
+    /// What is known from now on; none: it is to be read. Answers what was known before.
+    fn remember_permits(&self, known: Option<OwnPermits>) -> Option<OwnPermits> {
+        let mut permits = self.permits.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut *permits, known)
     }
 
     /// The permits in this session's row.
@@ -274,8 +293,13 @@ impl Ledger {
 
     /// Writes a name, so that no former move can happen any more.
     async fn fence(&self, job: &JobName, own: &OwnPermits) -> Result<(), LedgerError> {
-        let fence = self.own_write(job, own, 0, &self.next_write());
-        self.write(fence).await.map(|_| ())
+        let name = self.next_write();
+        self.write(self.own_write(job, own, 0, &name)).await?;
+        self.remember_permits(Some(OwnPermits {
+            permits: own.permits,
+            moved: Some(name.to_string()),
+        }));
+        Ok(())
     }
 
     /// The session's half of a move. Like a page's writes, moves form a chain: each has a name, and is
@@ -302,14 +326,18 @@ impl Ledger {
         job: &JobName,
         own: &OwnPermits,
         when: Vec<Condition>,
-        change: i64,
+        change: i32,
     ) -> Result<(), LedgerError> {
         let name = self.next_write();
-        let lent = vec![Update::Add("lent".into(), change)];
+        let lent = vec![Update::Add("lent".into(), change.into())];
         let pool = Write::update(keys::pool(job), when, lent);
-        let writes = vec![pool, self.own_write(job, own, change, &name)];
+        let writes = vec![pool, self.own_write(job, own, change.into(), &name)];
         for _ in 0..UNCLEAR_TRIES_MAX {
             let Err(error) = self.transact(writes.clone()).await else {
+                self.remember_permits(Some(OwnPermits {
+                    permits: own.permits.saturating_add_signed(change),
+                    moved: Some(name.to_string()),
+                }));
                 return Ok(());
             };
             if is_planted(Bug::PermitsAssumed) {
@@ -317,6 +345,7 @@ impl Ledger {
             }
             let now = self.own_permits(job).await?;
             if now.moved.as_deref() == Some(name.as_str()) {
+                self.remember_permits(Some(now));
                 return Ok(());
             }
             if error.is_condition() {
@@ -340,7 +369,7 @@ impl Ledger {
         let Some(row) = self.get(&key).await? else {
             return Ok(());
         };
-        let own = decode(&key, self.session.as_str(), &row)?;
+        let own = decode(&row, &key.pk, &key.sk)?;
         if own.status != SessionStatus::Live {
             return Ok(());
         }
@@ -399,8 +428,8 @@ fn live() -> Condition {
     Condition::Equals("status".into(), SessionStatus::Live.as_str().into())
 }
 
-fn decode(key: &Key, id: &str, row: &Row) -> Result<SessionRow, LedgerError> {
-    let bad = |what: &str| damaged(key, format!("{what} cannot be read"));
+fn decode(row: &Row, pk: &str, sk: &str) -> Result<SessionRow, LedgerError> {
+    let bad = |what: &str| damaged(&Key::new(pk, sk), format!("{what} cannot be read"));
     let status = row.text("status").and_then(SessionStatus::from_name);
     let duration = row.num("durationMs").and_then(|n| u64::try_from(n).ok());
     let mut running = BTreeMap::new();
@@ -409,7 +438,7 @@ fn decode(key: &Key, id: &str, row: &Row) -> Result<SessionRow, LedgerError> {
         running.insert(RunId::new(run), items.parse().map_err(|_| bad("running"))?);
     }
     Ok(SessionRow {
-        id: SessionId::new(id),
+        id: SessionId::new(sk),
         status: status.ok_or_else(|| bad("status"))?,
         beat: row.num("beat").ok_or_else(|| bad("beat"))?,
         duration: Duration::from_millis(duration.ok_or_else(|| bad("durationMs"))?),

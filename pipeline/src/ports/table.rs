@@ -4,7 +4,6 @@
 //! visible to the simulator, and adapters are mechanical.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -30,7 +29,9 @@ impl Key {
 
 impl std::fmt::Display for Key {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} / {}", self.pk, self.sk)
+        f.write_str(&self.pk)?;
+        f.write_str(" / ")?;
+        f.write_str(&self.sk)
     }
 }
 
@@ -39,8 +40,8 @@ impl std::fmt::Display for Key {
 pub enum Value {
     /// A whole number.
     Num(i64),
-    /// Text; may be empty.
-    Text(String),
+    /// Text; may be empty. Shared by those who hold the row.
+    Text(Arc<str>),
 }
 
 impl From<i64> for Value {
@@ -51,13 +52,13 @@ impl From<i64> for Value {
 
 impl From<&str> for Value {
     fn from(text: &str) -> Self {
-        Self::Text(text.to_owned())
+        Self::Text(text.into())
     }
 }
 
 impl From<String> for Value {
     fn from(text: String) -> Self {
-        Self::Text(text)
+        Self::Text(text.into())
     }
 }
 
@@ -68,12 +69,18 @@ pub type Name = Cow<'static, str>;
 pub const NUM_BYTES: usize = 21;
 
 /// A row's attributes, without its key. Cheap to clone: those who only look share them.
+///
+/// They are few, so they lie side by side, in the order of their names, and are found by comparing lengths first.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Row(Arc<BTreeMap<Name, Value>>);
+pub struct Row(Arc<Vec<(Name, Value)>>);
 
 impl FromIterator<(Name, Value)> for Row {
     fn from_iter<I: IntoIterator<Item = (Name, Value)>>(attributes: I) -> Self {
-        Self(Arc::new(attributes.into_iter().collect()))
+        let mut row = Self::new();
+        for (name, value) in attributes {
+            row.set(name, value);
+        }
+        row
     }
 }
 
@@ -92,12 +99,25 @@ impl Row {
 
     /// Gives an attribute this value.
     pub fn set(&mut self, name: Name, value: Value) {
-        Arc::make_mut(&mut self.0).insert(name, value);
+        let at = self.place(&name);
+        let attributes = Arc::make_mut(&mut self.0);
+        match at {
+            Ok(at) => attributes[at].1 = value,
+            Err(at) => attributes.insert(at, (name, value)),
+        }
+    }
+
+    /// Where this attribute lies, or would.
+    fn place(&self, name: &str) -> Result<usize, usize> {
+        self.0
+            .binary_search_by(|(other, _)| other.as_ref().cmp(name))
     }
 
     /// The attribute's value, if it is there.
     pub fn get(&self, name: &str) -> Option<&Value> {
-        self.0.get(name)
+        let mut attributes = self.0.iter();
+        let (_, value) = attributes.find(|(other, _)| other == name)?;
+        Some(value)
     }
 
     /// What it counts as, without its key: names and values, a number 21 bytes ("Item sizes and formats").
@@ -124,12 +144,12 @@ impl Row {
 
     /// All attributes, in the order of their names.
     pub fn iter(&self) -> impl Iterator<Item = (&Name, &Value)> {
-        self.0.iter()
+        self.0.iter().map(|(name, value)| (name, value))
     }
 
     /// A number, if the attribute is there and is one.
     pub fn num(&self, name: &str) -> Option<i64> {
-        match self.0.get(name)? {
+        match self.get(name)? {
             Value::Num(number) => Some(*number),
             Value::Text(_) => None,
         }
@@ -137,7 +157,7 @@ impl Row {
 
     /// A text, if the attribute is there and is one.
     pub fn text(&self, name: &str) -> Option<&str> {
-        match self.0.get(name)? {
+        match self.get(name)? {
             Value::Text(text) => Some(text),
             Value::Num(_) => None,
         }
@@ -159,7 +179,9 @@ impl Row {
                     self.set(name, Value::Num(sum));
                 }
                 Update::Remove(name) => {
-                    Arc::make_mut(&mut self.0).remove(&name);
+                    if let Ok(at) = self.place(&name) {
+                        Arc::make_mut(&mut self.0).remove(at);
+                    }
                 }
             }
         }
@@ -189,8 +211,8 @@ impl Condition {
         match self {
             Self::Absent => row.is_none(),
             Self::Present => row.is_some(),
-            Self::Equals(name, value) => row.is_some_and(|row| row.0.get(name) == Some(value)),
-            Self::Missing(name) => row.is_none_or(|row| !row.0.contains_key(name)),
+            Self::Equals(name, value) => row.is_some_and(|row| row.get(name) == Some(value)),
+            Self::Missing(name) => row.is_none_or(|row| row.get(name).is_none()),
             Self::AtMost(name, most) => row
                 .and_then(|row| row.num(name))
                 .is_some_and(|number| number <= *most),

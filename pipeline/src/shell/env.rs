@@ -18,7 +18,7 @@ use crate::core::run::RunStatus;
 use crate::core::tally::CLASSES_MAX;
 use crate::core::time::{Tick, Timestamp};
 use crate::core::work::{Escalation, Rules};
-use crate::ledger::{Ledger, LedgerError, RunRow};
+use crate::ledger::{Ledger, LedgerError, RunGlance, RunRow};
 use crate::ports::{Executor, Queue, Runtime};
 
 use super::part_cache::PartCache;
@@ -78,7 +78,7 @@ impl Settings {
     pub fn shared() -> Self {
         Self {
             session_duration: Duration::from_secs(30),
-            beat_every: Duration::from_secs(2),
+            beat_every: Duration::from_secs(3),
             judge_every: Duration::from_secs(1),
             sweep_every: Duration::from_secs(5),
             others: Others::MayLive,
@@ -137,17 +137,17 @@ pub struct Seen {
 }
 
 impl Seen {
-    /// What a row says.
-    pub fn of(row: &RunRow) -> Self {
-        let mode = match row.state.status {
+    /// What a glance at the row says.
+    pub fn of(row: &RunGlance) -> Self {
+        let mode = match row.status {
             RunStatus::Running => Mode::Work,
             RunStatus::Paused | RunStatus::Succeeded => Mode::Drain,
             RunStatus::Failed | RunStatus::Aborted => Mode::Abort,
         };
         Self {
             mode,
-            status: row.state.status,
-            generation: row.state.generation,
+            status: row.status,
+            generation: row.generation,
             takes_pending: row.takes_pending(),
             refresh: row.redrive.as_ref().is_some_and(|redrive| redrive.refresh),
             redriving: row.redrive_part.is_some(),
@@ -385,7 +385,7 @@ impl Env {
             stores: opened.stores,
             executors: opened.executors,
             cache: PartCache::default(),
-            seen: Mutex::new(Seen::of(&row)),
+            seen: Mutex::new(Seen::of(&row.glance())),
             changed: Notify::new(),
             heard: self.heard.clone(),
             seen_at: AtomicU64::new(self.runtime.clock.tick().0),

@@ -132,23 +132,32 @@ pub(super) async fn judge(env: &Env, run: &RunHandle) {
 /// A look at the run's row alone: where it stands, and what was wished.
 async fn glance(env: &Env, run: &RunHandle) -> Result<RunStatus, LedgerError> {
     let asked = env.runtime.clock.tick();
-    let row = env.ledger.run(&run.id).await?;
-    run.learn(Seen::of(&row), asked);
-    if row.state.status != RunStatus::Running {
-        return Ok(row.state.status);
+    let seen = env.ledger.glance(&run.id).await?;
+    run.learn(Seen::of(&seen), asked);
+    if seen.status != RunStatus::Running || seen.wish.is_none() {
+        return Ok(seen.status);
     }
+    let row = read(env, run).await?;
     match wished(&row) {
-        Some(event) => change(env, run, row, &event).await,
-        None => Ok(RunStatus::Running),
+        Some(event) if row.state.status == RunStatus::Running => {
+            change(env, run, row, &event).await
+        }
+        Some(_) | None => Ok(row.state.status),
     }
+}
+
+/// The run's row, which all loops of the session learn from.
+async fn read(env: &Env, run: &RunHandle) -> Result<RunRow, LedgerError> {
+    let asked = env.runtime.clock.tick();
+    let row = env.ledger.run(&run.id).await?;
+    run.learn(Seen::of(&row.glance()), asked);
+    Ok(row)
 }
 
 /// One look with the counts; answers where the run stands.
 async fn look(env: &Env, run: &RunHandle, memory: &mut Memory) -> Result<RunStatus, LedgerError> {
     let tallies = env.ledger.tallies(&run.id).await?;
-    let asked = env.runtime.clock.tick();
-    let row = env.ledger.run(&run.id).await?;
-    run.learn(Seen::of(&row), asked);
+    let row = read(env, run).await?;
     if row.state.status != RunStatus::Running {
         return Ok(row.state.status);
     }
@@ -178,7 +187,7 @@ async fn change(
         state: change.after.clone(),
         ..row
     };
-    run.learn(Seen::of(&after), asked);
+    run.learn(Seen::of(&after.glance()), asked);
     tracing::info!(run = %run.id, status = change.after.status.as_str(), "the run changed");
     Ok(change.after.status)
 }

@@ -15,8 +15,11 @@ use super::env::{Env, Mode};
 /// Permits unused for so long go back to the pool, for other sessions.
 const IDLE_BACK_AFTER: Duration = Duration::from_secs(5);
 
-/// Before the pool is asked again after it had none.
+/// Before the pool is asked again after it had none, for the first time …
 const ASK_AGAIN: Duration = Duration::from_secs(1);
+
+/// … and at most: others give back what they do not need as often as this.
+const ASK_AGAIN_MAX: Duration = IDLE_BACK_AFTER;
 
 /// Beats until the session ends.
 pub(super) async fn beat(env: &Env) {
@@ -74,6 +77,7 @@ fn running(env: &Env) -> BTreeMap<crate::core::id::RunId, u64> {
 pub(super) async fn keep_permits(env: &Env) {
     let mut back_at = env.runtime.clock.tick() + IDLE_BACK_AFTER;
     let mut row = Row::Agrees;
+    let mut ask_again = ASK_AGAIN;
     loop {
         tokio::select! {
             biased;
@@ -89,10 +93,14 @@ pub(super) async fn keep_permits(env: &Env) {
                 .await
             {
                 Ok(0) => {
-                    env.pause(ASK_AGAIN).await;
+                    env.pause(ask_again).await;
+                    ask_again = (ask_again * 2).min(ASK_AGAIN_MAX);
                     env.permits.want_still(wanted);
                 }
-                Ok(permits) => env.permits.grant(permits),
+                Ok(permits) => {
+                    ask_again = ASK_AGAIN;
+                    env.permits.grant(permits);
+                }
                 Err(error) => {
                     row = Row::MayHoldMore;
                     tracing::warn!(%error, "the pool of permits does not answer");

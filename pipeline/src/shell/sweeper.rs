@@ -50,10 +50,18 @@ pub(super) struct Memory {
 struct Sweep {
     /// Ready and forgotten pages, by the name of their last write.
     ready: BTreeMap<(crate::core::id::RunId, PageId), WriteId>,
-    /// Sessions that are not live.
-    dead: BTreeSet<SessionId>,
+    /// The job's sessions, as they were before any page was read.
+    sessions: Sessions,
     /// Lanes whose queues hold nothing.
     empty: BTreeMap<Lane, bool>,
+}
+
+/// The job's sessions at one moment.
+#[derive(Default)]
+struct Sessions {
+    live: BTreeSet<SessionId>,
+    /// Those that are not live, and have a row.
+    dead: BTreeSet<SessionId>,
 }
 
 impl Sweep {
@@ -106,7 +114,7 @@ pub(super) async fn sweep(env: &Arc<Env>) {
 
 async fn sweep_once(env: &Arc<Env>, memory: &mut Memory) -> Result<(), LedgerError> {
     let mut sweep = Sweep {
-        dead: bury(env, memory).await?,
+        sessions: bury(env, memory).await?,
         ..Sweep::default()
     };
     for run in env.known_runs() {
@@ -118,7 +126,7 @@ async fn sweep_once(env: &Arc<Env>, memory: &mut Memory) -> Result<(), LedgerErr
     if memory.sweeps.is_multiple_of(REVISIT_EVERY) {
         revisit(env).await?;
     }
-    forget(env, memory, sweep.dead).await
+    forget(env, memory, sweep.sessions.dead).await
 }
 
 /// Opens runs again that go on after a pause or in a redrive: a page that could not be given back when they
@@ -163,19 +171,19 @@ pub(super) async fn bury_all(env: &Env) -> Result<(), LedgerError> {
     bury(env, &mut Memory::default()).await.map(|_| ())
 }
 
-/// Marks sessions dead that have not beaten for their whole duration; answers all that are not live.
-async fn bury(env: &Env, memory: &mut Memory) -> Result<BTreeSet<SessionId>, LedgerError> {
+/// Marks sessions dead that have not beaten for their whole duration; answers all there are but this one.
+async fn bury(env: &Env, memory: &mut Memory) -> Result<Sessions, LedgerError> {
     // A beat seen now may be as young as the end of this read; one not seen is as old as its begin.
     let asked = env.runtime.clock.tick();
     let sessions = env.ledger.sessions(&env.job).await?;
     let read = env.runtime.clock.tick();
-    let mut dead = BTreeSet::new();
+    let mut found = Sessions::default();
     for session in sessions {
         if session.id == *env.ledger.session() {
             continue;
         }
         if session.status != SessionStatus::Live {
-            dead.insert(session.id);
+            found.dead.insert(session.id);
             continue;
         }
         let seen = memory
@@ -187,18 +195,21 @@ async fn bury(env: &Env, memory: &mut Memory) -> Result<BTreeSet<SessionId>, Led
         }
         let silent = asked.since(seen.1) >= session.duration;
         if !silent && env.settings.others == Others::MayLive {
+            found.live.insert(session.id);
             continue;
         }
         match env.ledger.mark_dead(&env.job, &session).await {
             Ok(()) => {
                 tracing::warn!(session = %session.id, who = session.who, "a session died");
-                dead.insert(session.id);
+                found.dead.insert(session.id);
             }
-            Err(LedgerError::Raced) => {}
+            Err(LedgerError::Raced) => {
+                found.live.insert(session.id);
+            }
             Err(error) => return Err(error),
         }
     }
-    Ok(dead)
+    Ok(found)
 }
 
 async fn sweep_run(
@@ -337,7 +348,7 @@ async fn to_hint(
                 let back = give_back_forgotten(env, run, held, memory, sweep).await;
                 return Ok(back.filter(|_| current));
             }
-            if !is_dead(env, &session, &sweep.dead).await? {
+            if !is_dead(env, &session, &sweep.sessions).await? {
                 return Ok(None);
             }
             let taken = take_over(env, run, &held, &session).await?;
@@ -393,18 +404,18 @@ async fn give_back_forgotten(
     }
 }
 
-/// Whether a page's holder is no more. One without a row was forgotten after its death; the row is
-/// made before the first lease, so a fresh session is never taken for it.
-async fn is_dead(
-    env: &Env,
-    session: &SessionId,
-    dead: &BTreeSet<SessionId>,
-) -> Result<bool, LedgerError> {
+/// Whether a page's holder is no more: one that lived when the sweep began is looked at in the next. One without a
+/// row was forgotten after its death, or came since; the row is made before the first lease, so a fresh session is
+/// never taken for it.
+async fn is_dead(env: &Env, session: &SessionId, known: &Sessions) -> Result<bool, LedgerError> {
     if is_planted(Bug::DeadKeepTheirPages) {
         return Ok(false);
     }
-    if dead.contains(session) {
+    if known.dead.contains(session) {
         return Ok(true);
+    }
+    if known.live.contains(session) {
+        return Ok(false);
     }
     let sessions = env.ledger.sessions(&env.job).await?;
     Ok(!sessions

@@ -133,7 +133,8 @@ impl Hasher for Mixed {
 enum Faults {
     #[default]
     None,
-    ByChance(Rates),
+    /// What strikes each operation, and below which draw.
+    ByChance(Vec<Vec<(u64, Kind)>>),
     At(BTreeMap<Spot, Kind>),
 }
 
@@ -249,7 +250,9 @@ impl Injector {
     pub fn set(&self, source: Source) {
         lock(&self.state).faults = match source {
             Source::Calm => Faults::None,
-            Source::Swarm(rates) => Faults::ByChance(rates),
+            Source::Swarm(rates) => {
+                Faults::ByChance(Operation::ALL.map(|of| draws(of, &rates)).into())
+            }
             Source::Plan(plan) => {
                 let at = |(point, kind): (Point, Kind)| {
                     let entity = hash_of(&point.entity);
@@ -412,23 +415,28 @@ impl State {
             return Some(kind);
         }
         // Drawn in any case: a fault of a plan meets the same dice as the swarm's.
-        let mut draw = dice.below(1_000_000);
+        let draw = dice.below(1_000_000);
         match &self.faults {
             Faults::None => None,
             Faults::At(plan) => plan.get(&spot).copied(),
-            Faults::ByChance(rates) => {
-                for kind in spot.0.faults() {
-                    let rate = u64::from(rates.get(kind).copied().unwrap_or(0));
-                    let rate = rate * times(spot.0, *kind);
-                    match draw.checked_sub(rate) {
-                        Some(rest) => draw = rest,
-                        None => return Some(*kind),
-                    }
-                }
-                None
+            Faults::ByChance(draws) => {
+                let mut draws = draws[spot.0 as usize].iter();
+                let (_, kind) = draws.find(|(below, _)| draw < *below)?;
+                Some(*kind)
             }
         }
     }
+}
+
+/// What strikes this operation, each below another draw of a million.
+fn draws(operation: Operation, rates: &Rates) -> Vec<(u64, Kind)> {
+    let mut below = 0;
+    let struck = operation.faults().iter().filter_map(|kind| {
+        let rate = u64::from(*rates.get(kind)?) * times(operation, *kind);
+        below += rate;
+        (rate > 0).then_some((below, *kind))
+    });
+    struck.collect()
 }
 
 /// Who asks, and about what.
@@ -439,7 +447,9 @@ struct Entity<'a> {
 
 impl fmt::Display for Entity<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.node.name(), self.about)
+        f.write_str(self.node.name())?;
+        f.write_str(" ")?;
+        self.about.fmt(f)
     }
 }
 

@@ -456,7 +456,7 @@ fn sets(change: &Change, name: &str) -> bool {
 }
 
 fn sets_status(change: &Change, to: &str) -> bool {
-    let sets = |update: &Update| matches!(update, Update::Set(name, Value::Text(text)) if name == "status" && text == to);
+    let sets = |update: &Update| matches!(update, Update::Set(name, Value::Text(text)) if name == "status" && **text == *to);
     match change {
         Change::Update(updates) => updates.iter().any(sets),
         Change::Put(_) | Change::Delete | Change::Check => false,

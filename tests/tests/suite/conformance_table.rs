@@ -77,7 +77,7 @@ fn attribute() -> impl Strategy<Value = (&'static str, Value)> {
     prop_oneof![
         number().prop_map(|n| ("n", Value::Num(n))),
         number().prop_map(|n| ("m", Value::Num(n))),
-        text().prop_map(|text| ("t", Value::Text(text))),
+        text().prop_map(|text| ("t", Value::from(text))),
     ]
 }
 

@@ -108,7 +108,7 @@ fn attribute(value: &Value) -> AttributeValue {
     match value {
         Value::Text(text) if text.is_empty() => AttributeValue::Null(true),
         Value::Num(number) => AttributeValue::N(number.to_string()),
-        Value::Text(text) => AttributeValue::S(text.clone()),
+        Value::Text(text) => AttributeValue::S(text.to_string()),
     }
 }
 
@@ -138,8 +138,8 @@ pub(super) fn read(attributes: Attributes) -> Result<(Key, Row), TableError> {
     let mut row = Row::new();
     for (name, value) in attributes {
         let value = match value {
-            AttributeValue::S(text) => Value::Text(text),
-            AttributeValue::Null(_) => Value::Text(String::new()),
+            AttributeValue::S(text) => text.into(),
+            AttributeValue::Null(_) => "".into(),
             AttributeValue::N(number) => match number.parse() {
                 Ok(number) => Value::Num(number),
                 Err(_) => return Err(foreign(&name)),
@@ -148,8 +148,8 @@ pub(super) fn read(attributes: Attributes) -> Result<(Key, Row), TableError> {
             _ => return Err(foreign(&name)),
         };
         match (name.as_str(), value) {
-            (PK, Value::Text(text)) => key.pk = text,
-            (SK, Value::Text(text)) => key.sk = text,
+            (PK, Value::Text(text)) => key.pk = text.to_string(),
+            (SK, Value::Text(text)) => key.sk = text.to_string(),
             (_, value) => {
                 row.set(name.into(), value);
             }

@@ -32,7 +32,7 @@ impl Serialize for Written<'_> {
         for (name, value) in self.0.iter() {
             match value {
                 Value::Num(number) => map.serialize_entry(name, number)?,
-                Value::Text(text) => map.serialize_entry(name, text)?,
+                Value::Text(text) => map.serialize_entry(name, text.as_ref())?,
             }
         }
         map.end()
@@ -94,11 +94,11 @@ impl Visitor<'_> for ValueVisitor {
     }
 
     fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Value, E> {
-        Ok(Value::Text(text.to_owned()))
+        Ok(text.into())
     }
 
     fn visit_string<E: serde::de::Error>(self, text: String) -> Result<Value, E> {
-        Ok(Value::Text(text))
+        Ok(text.into())
     }
 }
 
@@ -111,7 +111,7 @@ mod tests {
     fn value() -> impl Strategy<Value = Value> {
         prop_oneof![
             any::<i64>().prop_map(Value::Num),
-            any::<String>().prop_map(Value::Text),
+            any::<String>().prop_map(Value::from),
         ]
     }
 

@@ -202,7 +202,7 @@ fn permits_that_were_given_back_unheard_are_not_given_twice() {
     let other = Session::open(&store, "s2");
     let taken = finish(session.ledger.take_permits(&job(), 0, PERMITS_MAX));
     assert_eq!(taken, Ok(PERMITS_MAX));
-    session.table.fail(&[Fault::None, Fault::LostReply, LONG]);
+    session.table.fail(&[Fault::LostReply, LONG]);
     let give = || finish(session.ledger.give_permits(&job(), PERMITS_MAX - 6));
     give().expect_err("nobody answers");
     assert_eq!(finish(other.ledger.take_permits(&job(), 0, 6)), Ok(6));
@@ -228,4 +228,20 @@ fn permits_that_were_taken_unheard_are_found_by_the_next_who_asks() {
     assert_eq!(lent(&session), 5);
     finish(session.ledger.give_permits(&job(), 0)).expect("nothing fails");
     assert_eq!(lent(&session), 0);
+}
+
+#[test]
+fn what_was_clear_of_permits_is_read_again_after_an_unheard_move() {
+    let store = Store::new(Tokens::Ignored);
+    scene::set_up(&store);
+    let session = Session::open(&store, "s1");
+    let take = |held, wanted| finish(session.ledger.take_permits(&job(), held, wanted));
+    assert_eq!(take(0, 2), Ok(2));
+    // Only the pool is read before the second move: what the session holds is known.
+    session.table.fail(&[Fault::None, Fault::LostReply, LONG]);
+    take(2, 3).expect_err("nobody answers");
+    session.table.heal();
+    assert_eq!(take(2, 1), Ok(3), "what was taken before is found first");
+    assert_eq!(permits_of(&session), 5);
+    assert_eq!(lent(&session), 5);
 }

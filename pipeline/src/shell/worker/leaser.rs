@@ -219,8 +219,8 @@ async fn try_lease(
     env.hold(&run.id, page);
     let now = env.runtime.clock.tick();
     if run.age(now) > env.settings.judge_every * 2 {
-        match env.ledger.run(&run.id).await {
-            Ok(row) => run.learn(Seen::of(&row), now),
+        match env.ledger.glance(&run.id).await {
+            Ok(seen) => run.learn(Seen::of(&seen), now),
             Err(error) => {
                 env.let_go(&run.id, page);
                 return Err(error.into());
