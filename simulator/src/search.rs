@@ -174,7 +174,7 @@ pub fn scenario_of(seed: u64, days: Days) -> Scenario {
             scenario.events = None;
             if let FaultSource::Swarm(rates) = &mut scenario.faults {
                 for rate in rates.values_mut() {
-                    *rate /= 2;
+                    *rate = *rate / 5 * 3;
                 }
             }
             scenario
