@@ -15,7 +15,7 @@
 
 #![expect(
     clippy::disallowed_methods,
-    reason = "it waits for the kernel, which no simulated clock can hurry"
+    reason = "it waits for the kernel, which no simulated clock can hurry, and its names must be nobody else's"
 )]
 
 mod texts;
@@ -167,6 +167,8 @@ impl Divided {
 
 impl Drop for Divided {
     fn drop(&mut self) {
+        // Nobody of this process divides it anew meanwhile. Who holds this drops none of these.
+        let _own = OWN.lock().unwrap_or_else(PoisonError::into_inner);
         wait_until(|| self.bury());
         self.ground.join(&*self.tree);
     }

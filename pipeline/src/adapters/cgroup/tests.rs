@@ -88,7 +88,10 @@ impl Tree for Played {
         let (folder, name) = (file.parent().expect("absolute"), file.file_name());
         let group = state.groups.get(folder).ok_or(io::ErrorKind::NotFound)?;
         match name.and_then(|name| name.to_str()).expect("UTF-8") {
-            "cgroup.procs" => Ok(group.processes.iter().map(|id| format!("{id}\n")).collect()),
+            "cgroup.procs" => {
+                let lines = group.processes.iter().map(u32::to_string);
+                Ok(lines.collect::<Vec<_>>().join("\n"))
+            }
             name => Ok(group
                 .settings
                 .get(name)

@@ -168,6 +168,27 @@ async fn too_much_memory_ends_the_process_wherever_it_is_held() {
     }
 }
 
+#[test]
+fn who_held_no_more_than_it_may_is_not_to_blame_for_want_of_memory() {
+    let told = |why| {
+        let failure = failure_of(&Death {
+            why,
+            log: Vec::new(),
+            was_asked: true,
+        });
+        (failure.class, failure.cause)
+    };
+    let (class, cause) = told(process::Why::OverItsBound { bytes_max: 1024 });
+    assert_eq!(class, Class::OutOfMemory);
+    assert!(
+        cause.contains("more bytes of memory than the 1024 it may"),
+        "{cause}"
+    );
+    let (class, cause) = told(process::Why::NoneLeft);
+    assert_eq!(class, Class::Crashed);
+    assert!(cause.contains("no memory was left"), "{cause}");
+}
+
 #[tokio::test]
 async fn what_is_no_json_or_too_long_is_a_bad_output() {
     let executor = handler(&[]);

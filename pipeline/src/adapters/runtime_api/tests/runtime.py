@@ -50,6 +50,10 @@ while True:
     elif do == "eat":
         eaten = b"x" * event["bytes"]
         time.sleep(30)
+    elif do == "gulp":
+        # Given back within milliseconds: who only looks now and then misses it.
+        eaten = b"x" * event["bytes"]
+        del eaten
     elif do == "child-eats":
         subprocess.run([sys.executable, "-c", f"import time; eaten = b'x' * {event['bytes']}; time.sleep(30)"])
     if do == "junk":
