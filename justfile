@@ -64,6 +64,11 @@ simulate *options:
 nightly:
     bash .ci/nightly
 
+# See the kernel bound handlers' memory by cgroups, in a virtual machine
+[group('check')]
+cgroup:
+    bash tests/vm/cgroup.sh
+
 # Do all that the project's own check does, on a bare machine
 [group('check')]
 ci:

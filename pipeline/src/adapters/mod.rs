@@ -9,6 +9,8 @@ pub mod memory;
 #[cfg(feature = "aws")]
 pub mod aws;
 #[cfg(feature = "local")]
+mod cgroup;
+#[cfg(feature = "local")]
 pub mod command;
 #[cfg(feature = "local")]
 pub mod directory;

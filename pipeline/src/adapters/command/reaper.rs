@@ -23,6 +23,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use nix::sys::signal::{SigSet, Signal, kill, killpg};
 use nix::unistd::Pid;
 
+use crate::adapters::cgroup;
+
 /// In the environment of every process of a call: which worker's it is.
 pub(in crate::adapters) const SESSION_VARIABLE: &str = "TROMMEL_SESSION";
 
@@ -96,6 +98,14 @@ impl Reaper {
                 Err(error)
             }
         }
+    }
+
+    /// The helper's number.
+    pub(in crate::adapters) fn process(&self) -> u32 {
+        self.helper
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .id()
     }
 
     /// The value of [`SESSION_VARIABLE`] for this worker's calls.
@@ -189,6 +199,7 @@ fn reap() -> io::Result<()> {
     let session = variable(MARK_VARIABLE)?;
     let mark = format!("{SESSION_VARIABLE}={}\0", session.to_string_lossy());
     end_marked(mark.as_bytes());
+    cgroup::join_for_the_dead();
     Ok(())
 }
 

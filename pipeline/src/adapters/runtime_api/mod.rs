@@ -194,6 +194,17 @@ fn failure_of(death: &Death) -> Failure {
                 "it held {held_bytes} bytes of memory, more than the {bytes_max} it may, and was ended"
             ),
         ),
+        process::Why::OverItsBound { bytes_max } => (
+            Class::OutOfMemory,
+            format!(
+                "it wanted more bytes of memory than the {bytes_max} it may, and the kernel ended it"
+            ),
+        ),
+        process::Why::NoneLeft => (
+            Class::Crashed,
+            "the kernel ended it, as no memory was left, though it held no more than it may"
+                .to_owned(),
+        ),
         process::Why::Exited(code) => (
             Class::Crashed,
             format!("it exited with status {code} without an answer"),

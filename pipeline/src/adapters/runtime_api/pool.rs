@@ -3,7 +3,7 @@
 //! There are never more than calls at one time, which the job's max concurrency bounds.
 
 use std::collections::VecDeque;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::endpoint;
 use super::process::{Ready, Start};
+use crate::adapters::cgroup::Divided;
 use crate::adapters::command::{Reaper, ResolveError, resolve};
 use crate::core::class::Failure;
 use crate::core::job::HandlerSpec;
@@ -44,6 +45,8 @@ pub(super) struct Pool {
     program: PathBuf,
     spec: HandlerSpec,
     arn: Arc<str>,
+    /// None: resident sizes are watched. Before the reaper, which is to find nothing left to do when it goes.
+    divided: Option<Arc<Divided>>,
     reaper: Option<Arc<Reaper>>,
     /// The one that came back last is at the end, and asked first: it is the warmest.
     idle: Mutex<VecDeque<(Instant, Ready)>>,
@@ -59,10 +62,17 @@ impl Pool {
         let search = std::env::var_os("PATH");
         let program = resolve(program, &spec.cwd, search.as_deref())?;
         let arn = endpoint::arn(&name_of(&program)).into();
+        let divided = spec.memory_bytes.and_then(|bytes_max| {
+            let helper = reaper.as_ref().map(|reaper| reaper.process());
+            let divided = Divided::of_this_process(helper);
+            say_who_bounds(&program, bytes_max, divided.as_ref().err());
+            divided.ok()
+        });
         Ok(Arc::new(Self {
             program,
             spec,
             arn,
+            divided,
             reaper,
             idle: Mutex::default(),
             starts: Mutex::default(),
@@ -83,6 +93,7 @@ impl Pool {
             spec: &self.spec,
             arn: &self.arn,
             function: &name_of(&self.program),
+            divided: self.divided.as_ref(),
             reaper: self.reaper.as_ref(),
         };
         let ready = start.run().await?;
@@ -138,8 +149,21 @@ impl Pool {
     }
 }
 
+/// Once a handler: whether the kernel keeps its processes within their memory, or we do, and why.
+fn say_who_bounds(program: &Path, bytes_max: u64, refusal: Option<&String>) {
+    let program = program.display();
+    match refusal {
+        None => {
+            tracing::info!(%program, bytes_max, "the kernel bounds the memory of a handler's processes, by cgroups");
+        }
+        Some(why) => {
+            tracing::info!(%program, bytes_max, why, "the memory of a handler's processes is watched, as no cgroup can bound it");
+        }
+    }
+}
+
 /// What the function is called: its program's name.
-fn name_of(program: &std::path::Path) -> String {
+fn name_of(program: &Path) -> String {
     let name = program.file_name().unwrap_or_default().to_string_lossy();
     let plain = |c: char| {
         if c.is_ascii_alphanumeric() || c == '-' || c == '_' {

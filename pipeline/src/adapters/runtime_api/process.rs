@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use super::desk::{Desk, InitError, Said, Task};
 use super::endpoint::Endpoint;
 use super::memory;
+use crate::adapters::cgroup::{Divided, Held, Want};
 use crate::adapters::command::{Group, Reaper, SESSION_VARIABLE};
 use crate::adapters::invocation;
 use crate::core::class::{Class, Failure};
@@ -39,11 +40,17 @@ const LAST_WORDS_WAIT_MAX: Duration = Duration::from_millis(200);
 pub(super) enum Why {
     Exited(i32),
     Signalled(i32),
-    /// Ended for its memory.
+    /// Ended by us for its memory.
     OutOfMemory {
         held_bytes: u64,
         bytes_max: u64,
     },
+    /// Ended by the kernel, as it wanted more than it may have.
+    OverItsBound {
+        bytes_max: u64,
+    },
+    /// Ended by the kernel, which had no memory left for it, though it held no more than it may.
+    NoneLeft,
     Unknown,
 }
 
@@ -89,6 +96,7 @@ pub(super) struct Start<'a> {
     pub(super) spec: &'a HandlerSpec,
     pub(super) arn: &'a Arc<str>,
     pub(super) function: &'a str,
+    pub(super) divided: Option<&'a Arc<Divided>>,
     pub(super) reaper: Option<&'a Arc<Reaper>>,
 }
 
@@ -105,7 +113,8 @@ impl Start<'_> {
         let (child, group) = self
             .spawn(endpoint.address)
             .map_err(|error| self.unavailable(&error))?;
-        let mut ready = Ready::watch(child, group, (desk, endpoint), self.spec.memory_bytes);
+        let memory = self.bound(&child);
+        let mut ready = Ready::watch(child, group, (desk, endpoint), memory);
         let up = tokio::time::timeout(START_WAIT_MAX, ready.up()).await;
         let cause = match up {
             Ok(Ok(())) => return Ok(ready),
@@ -119,6 +128,21 @@ impl Start<'_> {
         let cause = format!("{} does not start: {cause}", self.program.display());
         let cause = invocation::with_log(&cause, &tail.since_begun());
         Err(Failure::new(Class::Unavailable, cause))
+    }
+
+    /// Called as soon as the process is there. It gets its work only after it has asked for it, so whatever it takes for that counts.
+    fn bound(&self, child: &Child) -> Memory {
+        let (Some(process), Some(bytes_max)) = (child.id(), self.spec.memory_bytes) else {
+            return Memory::Unbounded;
+        };
+        match self.divided.map(|divided| divided.hold(process, bytes_max)) {
+            Some(Ok(held)) => Memory::Held(held),
+            Some(Err(error)) => {
+                tracing::warn!(%error, "a process has no cgroup, so its memory is watched");
+                Memory::Watched { process, bytes_max }
+            }
+            None => Memory::Watched { process, bytes_max },
+        }
     }
 
     fn unavailable(&self, error: &io::Error) -> Failure {
@@ -178,7 +202,52 @@ fn in_words(why: Why) -> String {
         } => {
             format!("it held {held_bytes} bytes, more than the {bytes_max} it may,")
         }
+        Why::OverItsBound { bytes_max } => {
+            format!("it wanted more bytes than the {bytes_max} it may hold, and was ended")
+        }
+        Why::NoneLeft => "it was ended, as there was no memory left,".to_owned(),
         Why::Unknown => "it ended, nobody knows how,".to_owned(),
+    }
+}
+
+/// Who keeps a process within its memory.
+enum Memory {
+    Unbounded,
+    /// We do, by looking at it.
+    Watched {
+        process: u32,
+        bytes_max: u64,
+    },
+    /// The kernel.
+    Held(Held),
+}
+
+impl Memory {
+    /// Returns when it holds more than it may, if that is ours to see.
+    async fn too_much(&self) -> Why {
+        let Self::Watched { process, bytes_max } = *self else {
+            return std::future::pending().await;
+        };
+        loop {
+            tokio::time::sleep(memory::LOOK_EVERY).await;
+            let held_bytes = memory::held_bytes(process).unwrap_or(0);
+            if held_bytes > bytes_max {
+                return Why::OutOfMemory {
+                    held_bytes,
+                    bytes_max,
+                };
+            }
+        }
+    }
+
+    /// What the kernel says of a process that has ended, however that looked.
+    fn want(&self) -> Option<Why> {
+        let Self::Held(held) = self else { return None };
+        let bytes_max = held.bytes_max;
+        Some(match held.want()? {
+            Want::OverItsBound => Why::OverItsBound { bytes_max },
+            Want::NoneLeft => Why::NoneLeft,
+        })
     }
 }
 
@@ -215,7 +284,7 @@ impl Ready {
         mut child: Child,
         group: Group,
         (desk, endpoint): (Arc<Desk>, Endpoint),
-        memory_bytes_max: Option<u64>,
+        memory: Memory,
     ) -> Self {
         let process = child.id();
         let (heard, all_heard) = watch::channel(None);
@@ -227,7 +296,7 @@ impl Ready {
         });
         let (exited, exit) = watch::channel(None);
         let watch = tokio::spawn(async move {
-            let why = end_of(child, group, memory_bytes_max).await;
+            let why = end_of(child, group, memory).await;
             exited.send_replace(Some(why));
         });
         Self {
@@ -311,14 +380,13 @@ async fn listen(pipe: Option<impl AsyncRead + Unpin>, tail: &Tail) {
     }
 }
 
-/// Waits for the end of a process. If it is dropped, the group ends.
-async fn end_of(mut child: Child, mut group: Group, memory_bytes_max: Option<u64>) -> Why {
-    let process = child.id();
-    let too_much = too_much_memory(process, memory_bytes_max);
+/// Waits for the end of a process. If it is dropped, the group ends; its memory's cgroup first, as the group's note is the last
+/// that holds the helper.
+async fn end_of(mut child: Child, mut group: Group, memory: Memory) -> Why {
     let why = tokio::select! {
         biased;
-        status = child.wait() => status.map_or(Why::Unknown, why_of),
-        why = too_much => why,
+        status = child.wait() => memory.want().unwrap_or_else(|| status.map_or(Why::Unknown, why_of)),
+        why = memory.too_much() => why,
     };
     group.end();
     if matches!(why, Why::OutOfMemory { .. }) {
@@ -333,22 +401,5 @@ fn why_of(status: ExitStatus) -> Why {
         (Some(code), _) => Why::Exited(code),
         (None, Some(signal)) => Why::Signalled(signal),
         (None, None) => Why::Unknown,
-    }
-}
-
-/// Returns when it holds more than it may.
-async fn too_much_memory(process: Option<u32>, bytes_max: Option<u64>) -> Why {
-    let (Some(process), Some(bytes_max)) = (process, bytes_max) else {
-        return std::future::pending().await;
-    };
-    loop {
-        tokio::time::sleep(memory::LOOK_EVERY).await;
-        let held_bytes = memory::held_bytes(process).unwrap_or(0);
-        if held_bytes > bytes_max {
-            return Why::OutOfMemory {
-                held_bytes,
-                bytes_max,
-            };
-        }
     }
 }

@@ -164,8 +164,29 @@ async fn too_much_memory_ends_the_process_wherever_it_is_held() {
         let event = json!({"do": what, "bytes": 3 * MEMORY_BYTES});
         let (class, cause) = failure_of_call(&executor, &event).await;
         assert_eq!(class, "OutOfMemory", "{what}: {cause}");
-        assert!(cause.contains("more than the 104857600 it may"), "{cause}");
+        assert!(cause.contains("than the 104857600 it may"), "{cause}");
     }
+}
+
+#[test]
+fn who_held_no_more_than_it_may_is_not_to_blame_for_want_of_memory() {
+    let told = |why| {
+        let failure = failure_of(&Death {
+            why,
+            log: Vec::new(),
+            was_asked: true,
+        });
+        (failure.class, failure.cause)
+    };
+    let (class, cause) = told(process::Why::OverItsBound { bytes_max: 1024 });
+    assert_eq!(class, Class::OutOfMemory);
+    assert!(
+        cause.contains("more bytes of memory than the 1024 it may"),
+        "{cause}"
+    );
+    let (class, cause) = told(process::Why::NoneLeft);
+    assert_eq!(class, Class::Crashed);
+    assert!(cause.contains("no memory was left"), "{cause}");
 }
 
 #[tokio::test]

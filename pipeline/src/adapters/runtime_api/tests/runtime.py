@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import mmap
 import os
 import subprocess
 import sys
@@ -50,6 +51,16 @@ while True:
     elif do == "eat":
         eaten = b"x" * event["bytes"]
         time.sleep(30)
+    elif do == "gulp":
+        # Taken at once and given back at once: who only looks now and then may miss it.
+        mmap.mmap(-1, event["bytes"], mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE).close()
+    elif do == "hoard":
+        # In a file that lies in memory: resident in no process.
+        hoard = os.memfd_create("hoard")
+        left = event["bytes"]
+        while left > 0:
+            left -= os.write(hoard, b"x" * min(left, 1 << 20))
+        os.close(hoard)
     elif do == "child-eats":
         subprocess.run([sys.executable, "-c", f"import time; eaten = b'x' * {event['bytes']}; time.sleep(30)"])
     if do == "junk":
