@@ -38,6 +38,7 @@ mod journey_torn_log;
 mod parity;
 mod readme;
 mod stub;
+mod stub_agent;
 mod stub_ecs;
 mod stub_lambda;
 mod support;

@@ -25,6 +25,7 @@ use super::backend::{Backend, Purpose};
 use super::embed::EmbedError;
 use super::foreground::{Foreground, Role, RunnerError};
 use super::opener::{JobOpener, StoredJob};
+use super::protection::Protection;
 use super::serve::Served;
 pub use event::{SqsAttributes, SqsBatchItemFailure, SqsBatchResponse, SqsEvent, SqsMessage};
 use queue::EventQueue;
@@ -211,6 +212,7 @@ impl Function {
             who: format!("function {}", std::process::id()),
             role: Role::Router,
             drain: CancellationToken::new(),
+            protection: Protection::default(),
         }
     }
 

@@ -1,4 +1,4 @@
-//! What a worker must be allowed for calls that AWS carries out: functions and tasks. Pure.
+//! What a worker must be allowed for calls that AWS carries out, functions and tasks, and as a task itself. Pure.
 
 use serde_json::{Value, json};
 
@@ -80,6 +80,13 @@ fn ecs_of(lane: &str, ecs: &EcsSpec, arns: &Arns) -> [Value; 3] {
             to_tasks,
         ),
     ]
+}
+
+/// What a process asks of the agent on its machine, which does it in the name of the task's role ("Amazon ECS task scale-in
+/// protection"). In which cluster that is the job does not say. Where the process is no task of a service, nobody uses it.
+pub(super) fn protection(arns: &Arns) -> Value {
+    let actions = ["ecs:GetTaskProtection", "ecs:UpdateTaskProtection"];
+    allow("TaskProtection", &actions, &[arns.of("ecs", "task/*")])
 }
 
 /// The name at the end of an ARN, or the name itself.
