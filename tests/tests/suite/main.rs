@@ -40,5 +40,6 @@ mod readme;
 mod stub;
 mod stub_agent;
 mod stub_ecs;
+mod stub_ecs_events;
 mod stub_lambda;
 mod support;

@@ -12,10 +12,12 @@
 )]
 
 mod ended;
+mod listen;
 mod looks;
 mod pace;
 mod request;
 mod start;
+pub(super) mod told;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -35,8 +37,10 @@ use crate::adapters::invocation::not_said;
 use crate::core::class::{Class, Failure};
 use crate::core::job::EcsSpec;
 use crate::core::time::Tick;
+use crate::ports::Queue;
 use crate::ports::executor::{Call, CallItem, CallReport, Executor, ItemReport, Stop};
 use ended::Ended;
+use listen::Events;
 use pace::Pace;
 use start::{NotStarted, Order, run_task};
 use watch::{Began, End, Watch};
@@ -48,7 +52,7 @@ const START_WAIT_MAX: Duration = Duration::from_mins(15);
 pub struct Cluster {
     client: Client,
     name: String,
-    watch: Watch,
+    watch: Arc<Watch>,
     pace: Mutex<Pace>,
     start: Instant,
 }
@@ -59,9 +63,19 @@ impl Cluster {
         Self {
             client: clients.ecs.clone(),
             name: name.into(),
-            watch: Watch::default(),
+            watch: Arc::default(),
             pace: Mutex::new(Pace::new()),
             start: Instant::now(),
+        }
+    }
+
+    /// Hears from this queue what becomes of its tasks, as EventBridge tells it; other workers may share the queue. What
+    /// is not told so is looked for, as without it.
+    #[must_use]
+    pub fn with_events(self, queue: Arc<dyn Queue>) -> Self {
+        Self {
+            watch: Arc::new(Watch::hearing(Events::new(queue))),
+            ..self
         }
     }
 
