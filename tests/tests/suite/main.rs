@@ -20,6 +20,7 @@ mod emulator_chaos;
 mod emulator_commands;
 mod emulator_events;
 mod emulator_functions;
+mod emulator_functions_ecs;
 mod emulator_journey;
 mod emulator_lambda;
 mod emulator_leases;

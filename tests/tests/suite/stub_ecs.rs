@@ -51,7 +51,7 @@ pub(crate) fn arn(number: usize) -> String {
 
 /// A cluster, and what was asked of it.
 pub(crate) struct Ground {
-    stub: Stub,
+    pub(crate) stub: Stub,
     tasks: Arc<Mutex<Tasks>>,
 }
 

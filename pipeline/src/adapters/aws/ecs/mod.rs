@@ -250,6 +250,11 @@ impl Executor for EcsExecutor {
         START_WAIT_MAX
     }
 
+    /// By its token.
+    fn is_found_again(&self) -> bool {
+        true
+    }
+
     async fn call(&self, call: Call, stop: Stop) -> CallReport {
         let items = match &call.items[..] {
             [item] if !call.batch => vec![self.execute(&call, item, &stop).await],
