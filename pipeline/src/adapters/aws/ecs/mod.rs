@@ -2,9 +2,10 @@
 //!
 //! A task carries one item. It finds it in `TROMMEL_INPUT` and says how it went by its exit code; it has no output, since
 //! ECS brings none back: what it makes it writes where it belongs. Retries and permits are not decided here. The lane's
-//! timeout it minds itself, from the task's start: what comes before is not the handler's time. A
-//! stopped call stops its task, which gets SIGTERM and after its own `stopTimeout` SIGKILL; a call that is dropped, or whose
-//! process dies, leaves its task running, and whoever runs the same attempt next finds it by its token.
+//! timeout it minds itself, from the task's start: what comes before is not the handler's time. A stopped call stops its task,
+//! which gets SIGTERM and after its own `stopTimeout` SIGKILL. A call that is dropped, or whose process dies, leaves its task
+//! running, and whoever runs the same attempt next finds it by its token. How a task goes on is seen by looks and, where the
+//! cluster's events come into a queue, heard sooner.
 
 #![expect(
     clippy::disallowed_methods,
