@@ -24,4 +24,6 @@ pub mod runtime_api;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 #[cfg(feature = "local")]
+pub mod task_protection;
+#[cfg(feature = "local")]
 pub mod tokio_runtime;

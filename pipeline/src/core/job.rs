@@ -332,6 +332,8 @@ pub struct EcsSpec {
     pub security_groups: Vec<String>,
     /// The capacity provider, such as `FARGATE_SPOT`; none: the cluster's default.
     pub capacity_provider: Option<String>,
+    /// The queue that gets the events of its tasks, by name or URL; none: tasks are only looked at.
+    pub events_queue: Option<String>,
     /// Variables beside those of the task definition.
     pub environment: BTreeMap<String, String>,
 }

@@ -72,6 +72,22 @@ pub(super) fn batch_arguments(reading: &mut Reading<'_>, function: &ReadLane, in
     }
 }
 
+/// A worker deletes from the queue of its tasks' events what is none: what the job takes in must not be there.
+pub(super) fn task_events(reading: &mut Reading<'_>, lane: &ReadLane, input: &InputSpec) {
+    let ExecutorSpec::Ecs(ecs) = &lane.spec.executor else {
+        return;
+    };
+    let (Some(tasks), InputSpec::Events(events)) = (&ecs.events_queue, input) else {
+        return;
+    };
+    if *tasks == events.queue {
+        let message = "events of tasks and of objects would come into one queue";
+        let help = "name another queue in events_queue; `trommel provision --apply` makes it";
+        let problem = Problem::new(Code::Conflict, message, help);
+        reading.refuse(lane.origin.clone(), problem);
+    }
+}
+
 /// What the job writes must not lie in what it reads, and with a ledger on AWS its parts need S3.
 pub(super) fn written(
     reading: &mut Reading<'_>,

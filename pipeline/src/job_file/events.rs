@@ -35,7 +35,7 @@ const MISSING_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Reads the queue and what belongs to it.
 pub(super) fn read(reading: &mut Reading<'_>, fields: &Fields<'_>) -> Option<EventsSpec> {
-    let queue = queue(reading, fields)?;
+    let queue = queue(reading, fields, "events", EXAMPLE)?;
     let text = |reading: &mut Reading<'_>, key: &str, example: &str| {
         let text = reading.text(fields, key, example);
         text.map(|text| (*text.get_ref()).to_owned())
@@ -73,13 +73,19 @@ pub(super) fn read(reading: &mut Reading<'_>, fields: &Fields<'_>) -> Option<Eve
     })
 }
 
-fn queue(reading: &mut Reading<'_>, fields: &Fields<'_>) -> Option<String> {
-    let text = reading.text(fields, "events", EXAMPLE)?;
+/// A queue by its name or URL, as `sqs:…`.
+pub(super) fn queue(
+    reading: &mut Reading<'_>,
+    fields: &Fields<'_>,
+    key: &str,
+    example: &str,
+) -> Option<String> {
+    let text = reading.text(fields, key, example)?;
     match text.get_ref().strip_prefix("sqs:") {
         Some(name) if !name.is_empty() => Some(name.to_owned()),
         Some(_) | None => {
             let message = format!("{:?} names no queue", text.get_ref());
-            let help = format!("write it like this: events = {EXAMPLE}, or \"sqs:https://…\"");
+            let help = format!("write it like this: {key} = {example}, or \"sqs:https://…\"");
             reading.refuse_at(text.span(), Problem::new(Code::BadPlace, message, help));
             None
         }

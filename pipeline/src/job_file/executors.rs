@@ -14,7 +14,7 @@ use crate::core::job::{
 
 use super::error::Code;
 use super::reading::{Fields, Problem, Reading, kind};
-use super::{Executors, lanes, places};
+use super::{Executors, events, lanes, places};
 
 /// The executors, as a lane's table names them.
 pub(super) const KEYS: [&str; 5] = ["command", "handler", "lambda", "docker", "ecs"];
@@ -24,6 +24,7 @@ const HANDLER_EXAMPLE: &str = "[\"python3\", \"-m\", \"awslambdaric\", \"app.han
 const LAMBDA_EXAMPLE: &str = "\"thumbnails\"";
 const DOCKER_EXAMPLE: &str = "\"thumbnails:latest\"";
 const ECS_EXAMPLE: &str = "{ cluster = \"media\", task_definition = \"thumbnails\", container = \"work\", subnets = [\"subnet-1\"] }";
+const EVENTS_QUEUE_EXAMPLE: &str = "\"sqs:media-tasks\"";
 const ENVIRONMENT_EXAMPLE: &str = "{ LOG_LEVEL = \"info\" }";
 
 const HANDLER_KEYS: [&str; 3] = ["command", "environment", "memory"];
@@ -35,13 +36,14 @@ const DOCKER_KEYS: [&str; 6] = [
     "cpus",
     "network",
 ];
-const ECS_KEYS: [&str; 7] = [
+const ECS_KEYS: [&str; 8] = [
     "cluster",
     "task_definition",
     "container",
     "subnets",
     "security_groups",
     "capacity_provider",
+    "events_queue",
     "environment",
 ];
 
@@ -194,6 +196,10 @@ fn ecs(reading: &mut Reading<'_>, lane: &Fields<'_>) -> Option<EcsSpec> {
         Some(_) => words(reading, &fields, "capacity_provider", "\"FARGATE_SPOT\"").map(Some),
         None => Some(None),
     };
+    let events_queue = match fields.get("events_queue") {
+        Some(_) => events::queue(reading, &fields, "events_queue", EVENTS_QUEUE_EXAMPLE).map(Some),
+        None => Some(None),
+    };
     let environment = environment(reading, &fields);
     Some(EcsSpec {
         cluster: cluster?,
@@ -202,6 +208,7 @@ fn ecs(reading: &mut Reading<'_>, lane: &Fields<'_>) -> Option<EcsSpec> {
         subnets: subnets?,
         security_groups: security_groups?,
         capacity_provider: capacity_provider?,
+        events_queue: events_queue?,
         environment: environment?,
     })
 }

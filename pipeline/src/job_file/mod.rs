@@ -214,6 +214,11 @@ fn read(reading: &mut Reading<'_>, job: &Fields<'_>, options: &ParseOptions) -> 
     if let (Some(function), Some(input)) = (&function, &input) {
         check::batch_arguments(reading, function, input);
     }
+    for lane in [&function, &container].into_iter().flatten() {
+        if let Some(input) = &input {
+            check::task_events(reading, lane, input);
+        }
+    }
     if let Some(ledger) = &ledger {
         check::written(
             reading,

@@ -411,9 +411,10 @@ fn a_container_is_an_image_or_a_table() {
 fn a_task_names_where_it_runs() {
     let said = executor(
         "ecs = { cluster = \"media\", task_definition = \"work:3\", container = \"work\", subnets = [\"a\", \"b\"], \
-         capacity_provider = \"FARGATE_SPOT\" }",
+         capacity_provider = \"FARGATE_SPOT\", events_queue = \"sqs:media-tasks\" }",
     );
     let wanted = EcsSpec {
+        events_queue: Some("media-tasks".to_owned()),
         cluster: "media".to_owned(),
         task_definition: "work:3".to_owned(),
         container: "work".to_owned(),

@@ -90,8 +90,13 @@ pub trait Executor: Send + Sync {
         Duration::ZERO
     }
 
+    /// Whether a call whose future is dropped goes on, and is found by whoever calls the same attempt of the same item next.
+    fn is_found_again(&self) -> bool {
+        false
+    }
+
     /// Carries out one call. Answers exactly one report an item. After `stop` it ends within the call's
-    /// grace and answers what is known by then. Dropping the future ends the call too, by force. A single
+    /// grace and answers what is known by then. Dropping the future ends the call too, by force, unless it is found again. A single
     /// item's failure is `Failed`; `Undecided` is for a call that ended without saying.
     async fn call(&self, call: Call, stop: Stop) -> CallReport;
 }

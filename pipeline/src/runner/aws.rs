@@ -24,7 +24,8 @@ use super::backend::{BackendError, Purpose};
 #[derive(Clone, Default)]
 pub(super) struct SharedClients(Arc<OnceCell<Clients>>, Clusters);
 
-type Clusters = Arc<Mutex<BTreeMap<String, Arc<Cluster>>>>;
+/// By name, and by the queue of their tasks' events.
+type Clusters = Arc<Mutex<BTreeMap<(String, Option<String>), Arc<Cluster>>>>;
 
 impl SharedClients {
     async fn get(&self) -> &Clients {
@@ -48,18 +49,13 @@ impl SharedClients {
         &self,
         queue: &str,
     ) -> Result<(Arc<dyn Queue>, Sequencer), BackendError> {
-        let clients = self.get().await;
-        let opened = if queue.starts_with("https://") || queue.starts_with("http://") {
-            SqsQueue::at(clients, queue)
-        } else {
-            SqsQueue::open(clients, queue).await.map_err(unreachable)?
-        };
-        let sequencer = if clients.endpoint.path_style {
+        let opened = self.queue(queue).await?;
+        let sequencer = if self.get().await.endpoint.path_style {
             Sequencer::Ignored
         } else {
             Sequencer::Trusted
         };
-        Ok((Arc::new(opened), sequencer))
+        Ok((opened, sequencer))
     }
 
     /// A lane's calls of a function, where the environment says.
@@ -73,19 +69,44 @@ impl SharedClients {
     }
 
     /// A lane's tasks in a cluster, where the environment says.
+    ///
+    /// # Errors
+    /// The queue of their events is not there, or does not answer.
     pub(super) async fn ecs(
         &self,
         spec: &EcsSpec,
         lane: &LaneSpec,
         scratch: Option<Pointers>,
-    ) -> Arc<dyn Executor> {
+    ) -> Result<Arc<dyn Executor>, BackendError> {
         let clients = self.get().await;
-        let mut clusters = self.1.lock().unwrap_or_else(PoisonError::into_inner);
-        let cluster = clusters
-            .entry(spec.cluster.clone())
-            .or_insert_with(|| Arc::new(Cluster::new(clients, &spec.cluster)));
-        let executor = EcsExecutor::new(cluster.clone(), spec, scratch);
-        Arc::new(executor.with_timeout(lane.timeout))
+        let place = (spec.cluster.clone(), spec.events_queue.clone());
+        let clusters = || self.1.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = clusters().get(&place).cloned();
+        let cluster = match known {
+            Some(known) => known,
+            None => {
+                let mut cluster = Cluster::new(clients, &spec.cluster);
+                if let Some(queue) = &spec.events_queue {
+                    cluster = cluster.with_events(self.queue(queue).await.map_err(no_events)?);
+                }
+                // Another lane may have been as fast.
+                let mut clusters = clusters();
+                clusters.entry(place).or_insert(Arc::new(cluster)).clone()
+            }
+        };
+        let executor = EcsExecutor::new(cluster, spec, scratch);
+        Ok(Arc::new(executor.with_timeout(lane.timeout)))
+    }
+
+    /// A queue by its name or URL.
+    async fn queue(&self, queue: &str) -> Result<Arc<dyn Queue>, BackendError> {
+        let clients = self.get().await;
+        let opened = if queue.starts_with("https://") || queue.starts_with("http://") {
+            SqsQueue::at(clients, queue)
+        } else {
+            SqsQueue::open(clients, queue).await.map_err(unreachable)?
+        };
+        Ok(Arc::new(opened))
     }
 
     /// What was asked of AWS so far; none if nothing could be.
@@ -105,6 +126,12 @@ pub(super) fn pointers(job: &Job, stores: &Stores) -> Option<Pointers> {
 pub(super) struct AwsPlace {
     clients: Clients,
     name: String,
+}
+
+fn no_events(error: BackendError) -> BackendError {
+    BackendError::Unreachable(format!(
+        "events of tasks: {error}; `trommel provision --apply` makes their queue, or leave events_queue out"
+    ))
 }
 
 fn unreachable(error: impl std::fmt::Display) -> BackendError {

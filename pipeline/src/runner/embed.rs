@@ -18,6 +18,7 @@ use crate::shell::report::{RunReport, report};
 use super::backend::{Backend, BackendError, Purpose};
 use super::foreground::{Foreground, Role, RunnerError};
 use super::opener::{JobOpener, StoredJob};
+use super::protection::Protection;
 use super::serve::Served;
 
 /// A job whose lanes are a handler of this program.
@@ -112,6 +113,7 @@ impl Embedded {
             who: format!("process {}", std::process::id()),
             role: Role::All,
             drain: self.drain.clone(),
+            protection: Protection::default(),
         })
     }
 

@@ -16,6 +16,7 @@ use crate::shell::report::RunReader;
 use crate::shell::{Env, OpenError, OpenRun, Session, SessionEnd};
 
 use super::backend::{Backend, BackendError};
+use super::protection::Protection;
 
 /// Why a run could not be worked on.
 #[derive(Debug, thiserror::Error)]
@@ -100,6 +101,8 @@ pub struct Foreground {
     pub role: Role,
     /// Asked: stop taking work, finish or give back, pause the run.
     pub drain: CancellationToken,
+    /// What keeps this process's machine from ending it in the middle of a call.
+    pub protection: Protection,
 }
 
 impl Foreground {
@@ -139,6 +142,7 @@ impl Foreground {
             self.opener.clone(),
             self.backend.settings(),
         );
+        self.protection.watch(&env);
         let (asked, draining) = (self.drain.clone(), env.drain.clone());
         let until = env.kill.clone();
         let pass_on = async move {
@@ -158,6 +162,10 @@ impl Foreground {
     /// # Errors
     /// [`RunnerError`]; the run can be resumed.
     pub async fn run(&self, job: &Job, run: &RunId) -> Result<Ended, RunnerError> {
+        self.protection.during(self.drive(job, run)).await
+    }
+
+    async fn drive(&self, job: &Job, run: &RunId) -> Result<Ended, RunnerError> {
         let lanes = self.role.lanes(job);
         let ledger = self.ledger();
         loop {
@@ -191,16 +199,19 @@ impl Foreground {
     /// # Errors
     /// [`RunnerError`].
     pub async fn work(&self, job: &Job, lanes: &[Lane]) -> Result<(), RunnerError> {
-        while !self.drain.is_cancelled() {
-            let session = self.session(job, lanes).await?;
-            tokio::select! {
-                biased;
-                () = self.drain.cancelled() => {}
-                () = session.env().kill.cancelled() => {}
+        let work = async {
+            while !self.drain.is_cancelled() {
+                let session = self.session(job, lanes).await?;
+                tokio::select! {
+                    biased;
+                    () = self.drain.cancelled() => {}
+                    () = session.env().kill.cancelled() => {}
+                }
+                session.close().await;
             }
-            session.close().await;
-        }
-        Ok(())
+            Ok(())
+        };
+        self.protection.during(work).await
     }
 
     async fn pause_if_last(

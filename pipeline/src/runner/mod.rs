@@ -9,10 +9,12 @@ mod embed;
 mod foreground;
 pub mod function;
 mod opener;
+mod protection;
 mod serve;
 
 pub use backend::{Backend, BackendError, Purpose, tree};
 pub use embed::{EmbedError, Embedded};
 pub use foreground::{Ended, Foreground, Role, RunnerError};
 pub use opener::{JobOpener, StoredJob};
+pub use protection::Protection;
 pub use serve::{Served, own_places};

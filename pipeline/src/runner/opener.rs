@@ -219,7 +219,8 @@ impl JobOpener {
             #[cfg(feature = "aws")]
             (ExecutorSpec::Ecs(ecs), _) => {
                 let scratch = super::aws::pointers(job, stores);
-                Ok(self.backend.clients().ecs(ecs, spec, scratch).await)
+                let executor = self.backend.clients().ecs(ecs, spec, scratch).await;
+                executor.map_err(|error| error.to_string())
             }
             #[cfg(not(feature = "aws"))]
             (ExecutorSpec::Ecs(_), _) => Err(not_built("ecs", "aws")),

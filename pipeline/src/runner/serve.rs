@@ -82,6 +82,10 @@ impl Foreground {
     /// # Errors
     /// [`RunnerError`].
     pub async fn serve(&self, served: &Served) -> Result<(), RunnerError> {
+        self.protection.during(self.take_in(served)).await
+    }
+
+    async fn take_in(&self, served: &Served) -> Result<(), RunnerError> {
         let lanes = self.role.lanes(&served.job);
         while !self.drain.is_cancelled() {
             let env = self.env(&served.job).await?;

@@ -471,6 +471,16 @@ impl Env {
         held.keys().map(|(run, _)| (run.clone(), 0)).collect()
     }
 
+    /// The pages that a worker of this session leases or holds, by run.
+    pub fn pages_held(&self) -> BTreeMap<RunId, Vec<PageId>> {
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pages: BTreeMap<RunId, Vec<PageId>> = BTreeMap::new();
+        for (run, page) in held.keys() {
+            pages.entry(run.clone()).or_default().push(*page);
+        }
+        pages
+    }
+
     /// The name under which a failure is counted: its class, or `Other` once this session has named too
     /// many, so that a handler with ever new names cannot make tallies grow without bound.
     pub fn counted_as(&self, class: &Class) -> String {

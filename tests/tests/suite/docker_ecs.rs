@@ -24,7 +24,7 @@ const LEDGER: &str = "sqlite:.trommel/ledger.db";
 const RUN_WITHIN: Duration = Duration::from_mins(3);
 
 /// MiniStack gives a container 5 s between SIGTERM and SIGKILL.
-const ENDED_WITHIN: Duration = Duration::from_secs(30);
+pub(crate) const ENDED_WITHIN: Duration = Duration::from_secs(30);
 
 /// What a task does, by its item. A shell that is process 1 ends by SIGTERM only if it says so.
 const SCRIPT: &str = r#"
@@ -36,14 +36,14 @@ case "$TROMMEL_INPUT" in
 esac"#;
 
 /// A task definition on MiniStack.
-struct Stand {
+pub(crate) struct Stand {
     url: String,
-    family: String,
+    pub(crate) family: String,
 }
 
 impl Stand {
     /// None, said loudly, if nothing is to be played on; a failure if nothing can be.
-    async fn new(what: &str) -> Option<Self> {
+    pub(crate) async fn new(what: &str) -> Option<Self> {
         let emulator = emulator_with_functions(what).await?;
         let stand = Self {
             url: emulator.url().to_owned(),
@@ -108,7 +108,7 @@ impl Stand {
     }
 
     /// The containers of its tasks: those that run, or all that are still there.
-    fn containers(&self, which: &str) -> Vec<String> {
+    pub(crate) fn containers(&self, which: &str) -> Vec<String> {
         let label = format!(
             "label=com.amazonaws.ecs.task-definition-family={}",
             self.family

@@ -253,6 +253,54 @@ async fn what_is_provisioned_once_is_there_and_lets_events_arrive() {
 }
 
 #[tokio::test]
+async fn the_queue_of_task_events_is_made_once_and_lets_one_rule_send() {
+    let Some(emulator) = emulator("provision for events of tasks").await else {
+        return;
+    };
+    let inbox = Inbox::new(emulator, "tasks").await;
+    let (place, name) = (&inbox.place, &inbox.name);
+    place.write(
+        "job.toml",
+        format!(
+            r#"
+            name = "inbox"
+            input = {{ range = "0..9" }}
+            results = "s3://{name}/out"
+            ledger = "dynamodb:{name}"
+            [function.ecs]
+            cluster = "media"
+            task_definition = "work"
+            container = "work"
+            subnets = ["subnet-1"]
+            events_queue = "sqs:{name}-events"
+            "#
+        ),
+    );
+    let missing = place.trommel(&["worker", "job.toml", "--lane", "function"]);
+    let missing = missing.exits(2).stderr;
+    assert!(missing.contains("provision --apply"), "{missing}");
+    let apply = ["provision", "job.toml", "--apply", "--json"];
+    let made: Value = place.trommel(&apply).exits(0).json();
+    let leave = format!("leave for rule `trommel-inbox-function` to send to queue `{name}-events`");
+    let wanted = [format!("queue `{name}-events`"), leave];
+    assert!(
+        texts(&made["created"]).is_superset(&wanted.into()),
+        "{made}"
+    );
+    let again: Value = place.trommel(&apply).exits(0).json();
+    assert_eq!(texts(&again["created"]), BTreeSet::new(), "{again}");
+    assert_eq!(texts(&again["changed"]), BTreeSet::new(), "{again}");
+    let rule = &again["eventRules"][0];
+    assert_eq!(rule["name"], "trommel-inbox-function");
+    let target = rule["target"].as_str().expect("an ARN");
+    assert!(target.starts_with("arn:aws:sqs:us-east-1:"), "{target}");
+    let worker = again["policies"]["worker"].to_string();
+    assert!(worker.contains(target), "{worker}");
+    let router = again["policies"]["router"].to_string();
+    assert!(!router.contains(target), "{router}");
+}
+
+#[tokio::test]
 async fn a_bucket_that_is_not_there_is_told_before_anything_is_made() {
     let Some(emulator) = emulator("provision without a bucket").await else {
         return;

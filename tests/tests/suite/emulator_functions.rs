@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use trommel::adapters::aws::SqsQueue;
+use trommel::adapters::aws::{Clients, SqsQueue};
 use trommel::adapters::runtime_api::HandlerExecutor;
 use trommel::core::id::{Epoch, Generation, PageId, RunId};
 use trommel::core::item::Input;
@@ -17,7 +17,7 @@ use trommel::ports::queue::Message;
 use trommel::ports::{Queue, QueueError};
 
 use crate::emulator_arms::emulator;
-use crate::emulator_events::{Inbox, Sends, total};
+use crate::emulator_events::{Inbox, Sends, Window, total};
 use crate::support::{figure, wait_until};
 
 /// As long as Lambda's usual functions have.
@@ -27,13 +27,24 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 const VISIBILITY: Duration = Duration::from_secs(70);
 
 /// A function of ours, in one of its roles.
-struct Function {
+pub(crate) struct Function {
     host: HandlerExecutor,
+    timeout: Duration,
     calls: AtomicU64,
 }
 
 impl Function {
-    fn new(emulator: &str, role: &str, job: &str) -> Self {
+    pub(crate) fn new(emulator: &str, role: &str, job: &str) -> Self {
+        Self::with(emulator, role, job, (TIMEOUT, &[]))
+    }
+
+    /// One that has so much time, and sees these variables too.
+    pub(crate) fn with(
+        emulator: &str,
+        role: &str,
+        job: &str,
+        (timeout, more): (Duration, &[(&str, &str)]),
+    ) -> Self {
         let variables = [
             ("TROMMEL_FUNCTION", role),
             ("TROMMEL_JOB", job),
@@ -46,14 +57,20 @@ impl Function {
         let spec = HandlerSpec {
             argv: vec![env!("CARGO_BIN_EXE_lambda-trommel").to_owned()],
             cwd: "/".into(),
-            environment: variables.map(owned).into(),
+            environment: variables.iter().chain(more).copied().map(owned).collect(),
             memory_bytes: None,
         };
-        let host = HandlerExecutor::new(spec, Some(TIMEOUT), OutputMode::Keep, None);
+        let host = HandlerExecutor::new(spec, Some(timeout), OutputMode::Keep, None);
         Self {
             host: host.expect("just built"),
+            timeout,
             calls: AtomicU64::new(0),
         }
+    }
+
+    /// How often it was invoked.
+    pub(crate) fn calls(&self) -> u64 {
+        self.calls.load(Ordering::Relaxed)
     }
 
     /// Invokes it; what it answers, or why not.
@@ -70,7 +87,7 @@ impl Function {
             run: RunId::new("invocation"),
             items: vec![item],
             batch: false,
-            grace: TIMEOUT,
+            grace: self.timeout,
         };
         match self.host.call(call, Stop::new()).await.items.remove(0) {
             ItemReport::Succeeded(Output::Json(json)) => {
@@ -101,7 +118,7 @@ fn event_of(messages: &[Message]) -> Value {
 }
 
 /// What Lambda's mapping of events does: receives, invokes, deletes what did not fail.
-async fn map_events(queue: &dyn Queue, function: &Function, done: &AtomicBool) {
+pub(crate) async fn map_events(queue: &dyn Queue, function: &Function, done: &AtomicBool) {
     while !done.load(Ordering::Relaxed) {
         let messages = queue
             .receive(10, Duration::from_secs(1), VISIBILITY)
@@ -135,6 +152,63 @@ async fn map_events(queue: &dyn Queue, function: &Function, done: &AtomicBool) {
     }
 }
 
+/// The same for a lane's queue, which the router makes.
+pub(crate) async fn map_hints(
+    clients: &Clients,
+    lane: &str,
+    function: &Function,
+    done: &AtomicBool,
+) {
+    let queue = loop {
+        match SqsQueue::open(clients, lane).await {
+            Ok(queue) => break queue,
+            Err(QueueError::Refused(_)) => tokio::time::sleep(Duration::from_millis(200)).await,
+            Err(error) => panic!("{error}"),
+        }
+    };
+    map_events(&queue, function, done).await;
+}
+
+/// What a schedule does, only more often.
+pub(crate) async fn sweep_on(sweeper: &Function, done: &AtomicBool) {
+    while !done.load(Ordering::Relaxed) {
+        if let Err(why) = sweeper.invoke(&json!({"source": "aws.scheduler"})).await {
+            figure(&format!("a sweep failed, the next will do: {why}"));
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+/// The job of an inbox as functions carry it out: the handler is theirs.
+pub(crate) fn job_of(inbox: &Inbox) -> String {
+    let name = &inbox.bucket;
+    let written = std::fs::read_to_string(inbox.place.path("job.toml")).expect("just written");
+    let input = written
+        .lines()
+        .find(|line| line.contains("input ="))
+        .expect("it has one");
+    let out = inbox.place.path("out");
+    let out = out.display();
+    format!(
+        "name = \"inbox\"\n{input}\nledger = \"dynamodb:{name}\"\nscratch = \"s3://{name}-scratch/parts\"\n\
+         results = \"{out}\"\ntolerated_failure_count = 1\nmax_concurrency = 8\n"
+    )
+}
+
+/// The windows, once so many objects are done with.
+pub(crate) async fn windows_of(inbox: &Arc<Inbox>, objects: u64) -> Vec<Window> {
+    let inbox = inbox.clone();
+    let watch = move || {
+        // The first function that is called makes the table.
+        wait_until("there is a ledger", TIMEOUT, || {
+            inbox.place.trommel(&["runs", "--json"]).code() == Some(0)
+        });
+        inbox.wait_until_done(objects)
+    };
+    let windows = tokio::task::spawn_blocking(watch).await;
+    windows.expect("they are done in time")
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_runs_by_functions_alone() {
     const OBJECTS: u64 = 60;
@@ -143,16 +217,7 @@ async fn a_job_runs_by_functions_alone() {
     };
     let inbox = Arc::new(Inbox::new(emulator, "functions", Sends::Bucket, "").await);
     let name = &inbox.bucket;
-    let written = std::fs::read_to_string(inbox.place.path("job.toml")).expect("just written");
-    let input = written
-        .lines()
-        .find(|line| line.contains("input ="))
-        .expect("it has one");
-    let out = inbox.place.path("out");
-    let job = format!(
-        "name = \"inbox\"\n{input}\nledger = \"dynamodb:{name}\"\nscratch = \"s3://{name}-scratch/parts\"\n\
-         results = {out:?}\ntolerated_failure_count = 1\nmax_concurrency = 8\n"
-    );
+    let job = job_of(&inbox);
     let [router, worker, sweeper] =
         ["router", "function", "sweeper"].map(|role| Function::new(emulator.url(), role, &job));
     for number in 0..OBJECTS {
@@ -169,39 +234,13 @@ async fn a_job_runs_by_functions_alone() {
     }
     let done = AtomicBool::new(false);
     let lane = format!("{name}-inbox-function");
-    let work = async {
-        let queue = loop {
-            match SqsQueue::open(&inbox.clients, &lane).await {
-                Ok(queue) => break queue,
-                // The router makes it.
-                Err(QueueError::Refused(_)) => tokio::time::sleep(Duration::from_millis(200)).await,
-                Err(error) => panic!("{error}"),
-            }
-        };
-        map_events(&queue, &worker, &done).await;
-    };
-    let sweep = async {
-        while !done.load(Ordering::Relaxed) {
-            if let Err(why) = sweeper.invoke(&json!({"source": "aws.scheduler"})).await {
-                figure(&format!("a sweep failed, the next will do: {why}"));
-            }
-            tokio::time::sleep(Duration::from_secs(1)).await;
-        }
-    };
     let watch = async {
-        let waiting = inbox.clone();
-        let watch = move || {
-            // The first function that is called makes the table.
-            wait_until("there is a ledger", TIMEOUT, || {
-                waiting.place.trommel(&["runs", "--json"]).code() == Some(0)
-            });
-            waiting.wait_until_done(OBJECTS)
-        };
-        let windows = tokio::task::spawn_blocking(watch).await;
-        let windows = windows.expect("they are done in time");
+        let windows = windows_of(&inbox, OBJECTS).await;
         done.store(true, Ordering::Relaxed);
         windows
     };
+    let work = map_hints(&inbox.clients, &lane, &worker, &done);
+    let sweep = sweep_on(&sweeper, &done);
     let take_in = map_events(&*inbox.queue, &router, &done);
     let (windows, (), (), ()) = tokio::join!(watch, take_in, work, sweep);
     assert_eq!(
@@ -223,11 +262,10 @@ async fn a_job_runs_by_functions_alone() {
     assert_eq!(sizes.len() as u64, OBJECTS - 1);
     inbox.audit(&windows);
     inbox.is_drained().await;
-    let calls = |function: &Function| function.calls.load(Ordering::Relaxed);
     figure(&format!(
         "functions alone: {OBJECTS} objects, {} calls of the router, {} of the worker, {} of the sweeper",
-        calls(&router),
-        calls(&worker),
-        calls(&sweeper)
+        router.calls(),
+        worker.calls(),
+        sweeper.calls()
     ));
 }

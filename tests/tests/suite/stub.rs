@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 /// A request of the SDK. Names of headers are in lower case.
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
+    pub(crate) method: String,
     pub(crate) path: String,
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: Vec<u8>,
@@ -156,7 +157,9 @@ async fn read(stream: &mut BufReader<TcpStream>) -> io::Result<Option<Request>> 
     if stream.read_line(&mut line).await? == 0 {
         return Ok(None);
     }
-    let path = line.split(' ').nth(1).unwrap_or_default().to_owned();
+    let mut words = line.split(' ').map(str::to_owned);
+    let method = words.next().unwrap_or_default();
+    let path = words.next().unwrap_or_default();
     let mut headers = Vec::new();
     loop {
         let mut line = String::new();
@@ -171,6 +174,7 @@ async fn read(stream: &mut BufReader<TcpStream>) -> io::Result<Option<Request>> 
     let mut body = vec![0; length];
     stream.read_exact(&mut body).await?;
     Ok(Some(Request {
+        method,
         path,
         headers,
         body,

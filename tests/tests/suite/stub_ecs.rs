@@ -18,10 +18,10 @@ use crate::stub::{Reply, Request, Stub};
 
 /// The tasks of the cluster.
 #[derive(Default)]
-struct Tasks {
+pub(crate) struct Tasks {
     /// By token: the request without its token, and the task's number.
     tokens: BTreeMap<String, (Value, usize)>,
-    stopped: Vec<Stopped>,
+    pub(crate) stopped: Vec<Stopped>,
     /// Answers of RunTask that get lost, though the task is started.
     lost: usize,
     /// Answers instead of the next tasks.
@@ -30,7 +30,7 @@ struct Tasks {
 
 /// How a task ends, or has been ended.
 #[derive(Clone, Debug)]
-enum Stopped {
+pub(crate) enum Stopped {
     /// It is being provisioned.
     Never,
     /// It runs since then.
@@ -38,26 +38,26 @@ enum Stopped {
     With(Value),
 }
 
-fn exited(code: i32) -> Stopped {
+pub(crate) fn exited(code: i32) -> Stopped {
     Stopped::With(json!({
         "stopCode": "EssentialContainerExited",
         "containers": [{ "name": "work", "exitCode": code }],
     }))
 }
 
-fn arn(number: usize) -> String {
+pub(crate) fn arn(number: usize) -> String {
     format!("arn:aws:ecs:us-east-1:123456789012:task/media/{number}")
 }
 
 /// A cluster, and what was asked of it.
-struct Ground {
-    stub: Stub,
+pub(crate) struct Ground {
+    pub(crate) stub: Stub,
     tasks: Arc<Mutex<Tasks>>,
 }
 
 impl Ground {
     /// Tasks end as `end` says, by their number from 0.
-    async fn new(end: impl Fn(usize) -> Stopped + Send + Sync + 'static) -> Self {
+    pub(crate) async fn new(end: impl Fn(usize) -> Stopped + Send + Sync + 'static) -> Self {
         let tasks = Arc::new(Mutex::new(Tasks::default()));
         let theirs = tasks.clone();
         let stub = Stub::start(move |request| {
@@ -70,17 +70,21 @@ impl Ground {
         }
     }
 
-    fn tasks(&self) -> MutexGuard<'_, Tasks> {
+    pub(crate) fn tasks(&self) -> MutexGuard<'_, Tasks> {
         self.tasks.lock().expect("nobody panics holding it")
     }
 
-    async fn executor(&self) -> EcsExecutor {
-        let clients = Clients::open(Endpoint::emulator(&self.stub.url)).await;
-        let cluster = Arc::new(Cluster::new(&clients, "media"));
-        EcsExecutor::new(cluster, &spec(), None)
+    pub(crate) async fn executor(&self) -> EcsExecutor {
+        EcsExecutor::new(Arc::new(self.cluster().await), &spec(), None)
     }
 
-    fn asked(&self, operation: &str) -> Vec<Value> {
+    /// The cluster, as a worker process of its own has it.
+    pub(crate) async fn cluster(&self) -> Cluster {
+        let clients = Clients::open(Endpoint::emulator(&self.stub.url)).await;
+        Cluster::new(&clients, "media")
+    }
+
+    pub(crate) fn asked(&self, operation: &str) -> Vec<Value> {
         let asked = self.stub.asked();
         let these = asked.iter().filter(|one| target(one) == operation);
         these.map(Request::json).collect()
@@ -175,7 +179,7 @@ impl Tasks {
     }
 }
 
-fn spec() -> EcsSpec {
+pub(crate) fn spec() -> EcsSpec {
     EcsSpec {
         cluster: "media".to_owned(),
         task_definition: "thumbnails:7".to_owned(),
@@ -183,11 +187,12 @@ fn spec() -> EcsSpec {
         subnets: vec!["subnet-1".to_owned(), "subnet-2".to_owned()],
         security_groups: vec!["sg-1".to_owned()],
         capacity_provider: Some("FARGATE_SPOT".to_owned()),
+        events_queue: None,
         environment: BTreeMap::from([("LOG_LEVEL".to_owned(), "info".to_owned())]),
     }
 }
 
-fn call(index: u8) -> Call {
+pub(crate) fn call(index: u8) -> Call {
     let item = CallItem {
         id: ItemId {
             part: 3,
@@ -207,7 +212,7 @@ fn call(index: u8) -> Call {
     }
 }
 
-const SUCCEEDED: ItemReport = ItemReport::Succeeded(Output::None);
+pub(crate) const SUCCEEDED: ItemReport = ItemReport::Succeeded(Output::None);
 
 #[tokio::test]
 async fn a_task_is_started_where_the_job_says_with_its_item_and_read_by_its_exit() {

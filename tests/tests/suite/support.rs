@@ -114,6 +114,11 @@ impl Place {
         }
     }
 
+    /// Has its commands see one more variable.
+    pub(crate) fn set(&mut self, name: &str, value: &str) {
+        self.variables.push((name.to_owned(), value.to_owned()));
+    }
+
     /// One with a job.
     pub(crate) fn with_job(job: &str) -> Self {
         let place = Self::new();

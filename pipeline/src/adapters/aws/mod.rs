@@ -19,7 +19,10 @@ mod reconcile;
 mod table;
 mod upload;
 
-pub use blueprint::{ApplyError, Arns, Blueprint, DEAD_LETTERS_AFTER, Found, Ingest, permissions};
+pub use blueprint::{
+    ApplyError, Arns, Blueprint, DEAD_LETTERS_AFTER, EventRule, Found, Ingest, TaskEvents,
+    permissions,
+};
 pub use buckets::Buckets;
 pub use config::{Clients, Endpoint, Identity};
 pub use doctor::{Check, Health, examine};

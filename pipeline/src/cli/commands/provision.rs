@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 use super::open::{current_dir, job_errors};
 use super::run::read_job;
 use crate::adapters::aws::{
-    ApplyError, Arns, Blueprint, Clients, Endpoint, Found, Ingest, SqsQueue, permissions,
+    ApplyError, Arns, Blueprint, Clients, Endpoint, EventRule, Found, Ingest, SqsQueue, TaskEvents,
+    permissions,
 };
 use crate::cli::args::{Global, ProvisionArgs};
 use crate::cli::error::{CliError, ErrorCode};
@@ -37,11 +38,15 @@ pub(super) async fn provision(global: &Global, args: ProvisionArgs) -> Result<Ex
         let value = serde_json::json!({
             "job": job.name.as_str(), "applied": args.apply, "created": found.created,
             "changed": found.changed, "present": found.present, "policies": policies,
+            "eventRules": rules(&clients, &job).await,
         });
         crate::cli::print(&json_line(&value))?;
         return Ok(Exit::Success);
     }
     crate::cli::print(&told(&found, args.apply.into()))?;
+    for rule in rules(&clients, &job).await {
+        crate::cli::print(&told_rule(&rule))?;
+    }
     let policy = permissions(&job, &arns, args.role);
     let policy = serde_json::to_string_pretty(&policy).expect("plain data serialises");
     let role = args.role.as_str();
@@ -85,7 +90,30 @@ fn blueprint(job: &Job) -> Result<Blueprint, CliError> {
         };
         blueprint = blueprint.with_ingest(ingest).map_err(bad)?;
     }
-    Ok(blueprint)
+    Ok(blueprint.with_task_events(TaskEvents::of(job)))
+}
+
+/// The rules that EventBridge needs for the job; who has leave for it makes them.
+async fn rules(clients: &Clients, job: &Job) -> Vec<EventRule> {
+    let mut rules = Vec::new();
+    for events in TaskEvents::of(job) {
+        let arn = SqsQueue::arn(clients, &events.queue).await;
+        rules.push(events.rule(arn.unwrap_or_else(|| events.queue.clone())));
+    }
+    rules
+}
+
+fn told_rule(rule: &EventRule) -> String {
+    let EventRule {
+        name,
+        event_pattern,
+        target,
+    } = rule;
+    format!(
+        "\nthe rule that EventBridge needs, to be made once:\n\
+         aws events put-rule --name {name} --event-pattern '{event_pattern}'\n\
+         aws events put-targets --rule {name} --targets Id=queue,Arn={target}\n"
+    )
 }
 
 /// The bucket that sends; a job need not name it to be served, but to be set up.
@@ -182,6 +210,22 @@ fn told(found: &Found, tense: Tense) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_rule_is_told_as_commands_to_paste() {
+        let events = TaskEvents {
+            queue: "media-tasks".to_owned(),
+            cluster: "media".to_owned(),
+            job: crate::core::id::JobName::new("thumbs"),
+            lane: Lane::Container,
+        };
+        let told = told_rule(&events.rule("arn:aws:sqs:eu-west-1:1:media-tasks"));
+        insta::assert_snapshot!(told.trim_start(), @r#"
+        the rule that EventBridge needs, to be made once:
+        aws events put-rule --name trommel-thumbs-container --event-pattern '{"detail":{"clusterArn":[{"suffix":":cluster/media"}],"lastStatus":["RUNNING","STOPPED"],"startedBy":[{"prefix":"trommel/"}]},"detail-type":["ECS Task State Change"],"source":["aws.ecs"]}'
+        aws events put-targets --rule trommel-thumbs-container --targets Id=queue,Arn=arn:aws:sqs:eu-west-1:1:media-tasks
+        "#);
+    }
 
     #[test]
     fn what_would_be_done_and_what_was_are_told_apart() {

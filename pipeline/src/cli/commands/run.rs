@@ -22,7 +22,7 @@ use crate::core::tolerance::Tolerance;
 use crate::job_file::{Executors, Overrides};
 use crate::ledger::{LedgerError, NewRun, RunRow};
 use crate::ports::TableError;
-use crate::runner::{Ended, Foreground, JobOpener, Purpose, Role, StoredJob};
+use crate::runner::{Ended, Foreground, JobOpener, Protection, Purpose, Role, StoredJob};
 use crate::shell::Stores;
 use crate::shell::finalizer::Manifest;
 
@@ -342,6 +342,7 @@ impl Working {
             who: format!("process {}", std::process::id()),
             role,
             drain: CancellationToken::new(),
+            protection: Protection::of_this_task(at.backend.runtime()),
         };
         Ok(Self { foreground })
     }

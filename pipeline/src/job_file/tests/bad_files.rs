@@ -92,6 +92,18 @@ pub(super) fn bad_files() -> Vec<(&'static str, String)> {
             lane("ecs = { cluster = \"media\", task_definition = \"x\" }"),
         ),
         (
+            "events of tasks in no queue",
+            lane(
+                "ecs = { cluster = \"c\", task_definition = \"t\", container = \"w\", subnets = [\"s\"], events_queue = \"media\" }",
+            ),
+        ),
+        (
+            "events of tasks where those of objects are",
+            "input = { events = \"sqs:inbox\" }\nledger = \"dynamodb:trommel\"\nscratch = \"s3://parts/p\"\n[function]\n\
+             ecs = { cluster = \"c\", task_definition = \"t\", container = \"w\", subnets = [\"s\"], events_queue = \"sqs:inbox\" }\n"
+                .to_owned(),
+        ),
+        (
             "tasks for batches",
             lane(
                 "max_items_per_batch = 9\necs = { cluster = \"c\", task_definition = \"t\", container = \"w\", subnets = [\"s\"] }",

@@ -2,10 +2,11 @@
 //!
 //! Each call is a session of its own: it takes up what its event names, and before it answers everything it holds is settled
 //! or given back, as Lambda freezes what runs on. What no event names (due retries, lost hints, the dead, the end of windows) the
-//! sweeper finds, which a schedule starts every minute. Large items that outlast a function belong to `trommel worker --lane
-//! container` in a service of ECS. How a runtime calls these is not known here: see `tests/src/bin/lambda-trommel.rs`.
+//! sweeper finds, which a schedule starts every minute. A task on ECS may outlast the function that started it: the next one
+//! goes on with it. Other large items belong to `trommel worker --lane container` in a service of ECS. How a runtime calls these is not known here: see `tests/src/bin/lambda-trommel.rs`.
 
 mod event;
+mod leaving;
 mod queue;
 
 use std::sync::Arc;
@@ -25,8 +26,10 @@ use super::backend::{Backend, Purpose};
 use super::embed::EmbedError;
 use super::foreground::{Foreground, Role, RunnerError};
 use super::opener::{JobOpener, StoredJob};
+use super::protection::Protection;
 use super::serve::Served;
 pub use event::{SqsAttributes, SqsBatchItemFailure, SqsBatchResponse, SqsEvent, SqsMessage};
+use leaving::Leaving;
 use queue::EventQueue;
 
 /// Hidden for no longer than this, a message is given back; one that is worked on is hidden for a session's 30 s.
@@ -121,7 +124,15 @@ impl Function {
         event: &SqsEvent,
         within: Duration,
     ) -> Result<SqsBatchResponse, EmbedError> {
-        let foreground = self.foreground();
+        let leaves = CancellationToken::new();
+        let foreground = Foreground {
+            opener: Arc::new(Leaving {
+                inner: self.opener.clone(),
+                grace_max: reserve(within) / 2,
+                leaves: leaves.clone(),
+            }),
+            ..self.foreground()
+        };
         let mut queues = self.backend.queues(&self.job).await?;
         let Some(behind) = queues.get(&lane) else {
             return Ok(SqsBatchResponse::default());
@@ -142,7 +153,13 @@ impl Function {
             env.kill.is_cancelled() || is_idle || (queue.is_decided() && !holds)
         })
         .await;
+        let given_back = env.pages_held();
+        leaves.cancel();
         self.close(session, within).await;
+        // They could be had by the next call at once, and a sweep finds them only after some seconds.
+        for (run, pages) in given_back {
+            env.hint(&run, lane, &pages).await;
+        }
         Ok(event.answer(&queue.failed()))
     }
 
@@ -211,6 +228,7 @@ impl Function {
             who: format!("function {}", std::process::id()),
             role: Role::Router,
             drain: CancellationToken::new(),
+            protection: Protection::default(),
         }
     }
 
@@ -240,5 +258,10 @@ impl Function {
 
 /// How much of the time that is left may be worked in.
 fn ending(within: Duration) -> Duration {
-    within.saturating_sub(ENDING_MAX.min(within / 4))
+    within.saturating_sub(reserve(within))
+}
+
+/// How much is kept for the end.
+fn reserve(within: Duration) -> Duration {
+    ENDING_MAX.min(within / 4)
 }

@@ -1,8 +1,9 @@
-//! What a worker must be allowed for calls that AWS carries out: functions and tasks. Pure.
+//! What a worker must be allowed for calls that AWS carries out, functions and tasks, and as a task itself. Pure.
 
 use serde_json::{Value, json};
 
 use super::permissions::{Arns, allow};
+use super::queue;
 use crate::core::job::{EcsSpec, ExecutorSpec, Job, LambdaSpec};
 use crate::core::lane::Lane;
 
@@ -49,7 +50,7 @@ fn lambda_of(lane: &str, lambda: &LambdaSpec, arns: &Arns) -> Value {
 
 /// Tasks of this definition in this cluster, and no others. The roles that they get are the task definition's and not known
 /// here: any of the account may be handed on, but to tasks only.
-fn ecs_of(lane: &str, ecs: &EcsSpec, arns: &Arns) -> [Value; 3] {
+fn ecs_of(lane: &str, ecs: &EcsSpec, arns: &Arns) -> Vec<Value> {
     let cluster = last(&ecs.cluster);
     let definition = last(&ecs.task_definition);
     // A family means its newest revision, whichever that is ("RunTask", taskDefinition).
@@ -65,7 +66,7 @@ fn ecs_of(lane: &str, ecs: &EcsSpec, arns: &Arns) -> [Value; 3] {
     }
     .of("iam", "role/*");
     let named = |what: &str| format!("{lane}{what}");
-    [
+    let mut statements = vec![
         on_condition(
             allow(&named("Start"), &["ecs:RunTask"], &[definition]),
             in_cluster,
@@ -79,7 +80,25 @@ fn ecs_of(lane: &str, ecs: &EcsSpec, arns: &Arns) -> [Value; 3] {
             allow(&named("Roles"), &["iam:PassRole"], &[roles]),
             to_tasks,
         ),
-    ]
+    ];
+    if let Some(events) = &ecs.events_queue {
+        let actions = [
+            "sqs:ChangeMessageVisibility",
+            "sqs:DeleteMessage",
+            "sqs:GetQueueUrl",
+            "sqs:ReceiveMessage",
+        ];
+        let queue = arns.of("sqs", queue::name_of(events));
+        statements.push(allow(&named("Events"), &actions, &[queue]));
+    }
+    statements
+}
+
+/// What a process asks of the agent on its machine, which does it in the name of the task's role ("Amazon ECS task scale-in
+/// protection"). In which cluster that is the job does not say. Where the process is no task of a service, nobody uses it.
+pub(super) fn protection(arns: &Arns) -> Value {
+    let actions = ["ecs:GetTaskProtection", "ecs:UpdateTaskProtection"];
+    allow("TaskProtection", &actions, &[arns.of("ecs", "task/*")])
 }
 
 /// The name at the end of an ARN, or the name itself.
@@ -122,6 +141,7 @@ mod tests {
             subnets: vec!["subnet-1".to_owned()],
             security_groups: Vec::new(),
             capacity_provider: None,
+            events_queue: Some("media-tasks".to_owned()),
             environment: BTreeMap::new(),
         });
         job.container = Some(container);

@@ -150,6 +150,7 @@ impl Ingest {
         let account = self.owner(clients, arn).await?;
         let statement = queue_policy::statement(
             &self.id(),
+            queue_policy::S3,
             arn,
             &bucket_arn(arn, bucket),
             account.as_deref(),

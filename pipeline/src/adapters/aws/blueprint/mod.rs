@@ -3,7 +3,7 @@
 //! The command line and the tests apply the same blueprint, and what it finds is never guessed: each thing is looked
 //! at, and made or changed only if it is not as it should be. Buckets are the user's own, and are not made here.
 //!
-//! Reading order: this file, `table`, `queue`, `ingest`, `notification`, `queue_policy`, `permissions`, `compute`.
+//! Reading order: this file, `table`, `queue`, `ingest`, `task_events`, `notification`, `queue_policy`, `permissions`, `compute`.
 
 mod compute;
 mod ingest;
@@ -12,6 +12,7 @@ mod permissions;
 pub(super) mod queue;
 pub(super) mod queue_policy;
 pub(super) mod table;
+mod task_events;
 
 use std::fmt;
 
@@ -25,6 +26,7 @@ use crate::core::lane::Lane;
 pub use ingest::{DEAD_LETTERS_AFTER, Ingest};
 pub(super) use ingest::{bucket_arn, configured, dead_letters};
 pub use permissions::{Arns, permissions};
+pub use task_events::{EventRule, TaskEvents};
 
 /// "Amazon SQS message quotas": a queue's name.
 const QUEUE_NAME_CHARS_MAX: usize = 80;
@@ -38,6 +40,7 @@ pub struct Blueprint {
     table: Option<String>,
     queues: Vec<String>,
     ingest: Option<Ingest>,
+    task_events: Vec<TaskEvents>,
 }
 
 /// What a blueprint found, made and changed, by name; or would, where it only looked.
@@ -142,6 +145,13 @@ impl Blueprint {
         Ok(self)
     }
 
+    /// With the queues that the events of tasks come into.
+    #[must_use]
+    pub fn with_task_events(mut self, all: Vec<TaskEvents>) -> Self {
+        self.task_events = all;
+        self
+    }
+
     /// The queue of a job's lane.
     pub fn queue_name(table: &str, job: &JobName, lane: Lane) -> String {
         format!("{table}-{job}-{lane}")
@@ -186,6 +196,9 @@ impl Blueprint {
         }
         if let Some(ingest) = &self.ingest {
             ingest.go(clients, deed, &mut found).await?;
+        }
+        for events in &self.task_events {
+            events.go(clients, deed, &mut found).await?;
         }
         Ok(found)
     }

@@ -69,6 +69,7 @@ pub fn permissions(job: &Job, arns: &Arns, duty: Duty) -> Value {
     statements.extend(buckets(job, arns, duty));
     if duty.works() {
         statements.extend(compute::statements(job, arns));
+        statements.push(compute::protection(arns));
     }
     json!({ "Version": "2012-10-17", "Statement": statements })
 }

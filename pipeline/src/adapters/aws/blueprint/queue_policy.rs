@@ -1,23 +1,28 @@
-//! A queue's policy: S3's leave to send put among the statements of others, and found again. Pure.
+//! A queue's policy: a service's leave to send put among the statements of others, and found again. Pure.
 
 use serde_json::{Value, json};
 
-/// S3 may send to the queue what happens in the bucket; of the account, where it is known, so that nobody else's
-/// bucket of that name may ("confused deputy", "Granting permissions to publish event notification messages").
+/// Who sends the events of buckets.
+pub(super) const S3: &str = "s3.amazonaws.com";
+
+/// The service may send to the queue what this source tells; of the account, where it is known and the source's ARN does not
+/// say it, so that nobody else's bucket of that name may ("confused deputy", "Granting permissions to publish event
+/// notification messages").
 pub(super) fn statement(
     sid: &str,
+    service: &str,
     queue_arn: &str,
-    bucket_arn: &str,
+    source_arn: &str,
     account: Option<&str>,
 ) -> Value {
-    let mut condition = json!({ "ArnEquals": { "aws:SourceArn": bucket_arn } });
+    let mut condition = json!({ "ArnEquals": { "aws:SourceArn": source_arn } });
     if let Some(account) = account {
         condition["StringEquals"] = json!({ "aws:SourceAccount": account });
     }
     json!({
         "Sid": sid,
         "Effect": "Allow",
-        "Principal": { "Service": "s3.amazonaws.com" },
+        "Principal": { "Service": service },
         "Action": "sqs:SendMessage",
         "Resource": queue_arn,
         "Condition": condition,
@@ -81,9 +86,7 @@ fn statements(document: &Value) -> Vec<Value> {
 fn is_s3(principal: &Value) -> bool {
     let everybody = |value: &Value| texts(value).iter().any(|text| text == "*");
     let service = texts(&principal["Service"]);
-    everybody(principal)
-        || everybody(&principal["AWS"])
-        || service.iter().any(|name| name == "s3.amazonaws.com")
+    everybody(principal) || everybody(&principal["AWS"]) || service.iter().any(|name| name == S3)
 }
 
 /// Whether the conditions on the source's ARN hold for the bucket; other conditions are not weighed.
@@ -132,7 +135,7 @@ mod tests {
 
     #[test]
     fn a_policy_is_reviewed_like_code() {
-        let ours = statement("trommel-thumbs", QUEUE, BUCKET, Some("123456789012"));
+        let ours = statement("trommel-thumbs", S3, QUEUE, BUCKET, Some("123456789012"));
         let users = r#"{"Version":"2012-10-17","Id":"theirs","Statement":{"Sid":"owner","Effect":"Allow",
             "Principal":{"AWS":"arn:aws:iam::123456789012:root"},"Action":"SQS:*","Resource":"*"}}"#;
         let policy = merged(Some(users), &ours).expect("JSON").expect("new");
@@ -145,8 +148,8 @@ mod tests {
 
     #[test]
     fn a_statement_of_the_same_name_is_replaced_and_what_is_no_policy_is_told() {
-        let old = statement("trommel-thumbs", QUEUE, "arn:aws:s3:::old", None);
-        let new = statement("trommel-thumbs", QUEUE, BUCKET, None);
+        let old = statement("trommel-thumbs", S3, QUEUE, "arn:aws:s3:::old", None);
+        let new = statement("trommel-thumbs", S3, QUEUE, BUCKET, None);
         let policy = merged(None, &old).expect("none yet").expect("new");
         assert!(!lets_send(Some(&policy), QUEUE, BUCKET));
         let policy = merged(Some(&policy), &new).expect("JSON").expect("new");

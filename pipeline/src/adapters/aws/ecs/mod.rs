@@ -2,9 +2,10 @@
 //!
 //! A task carries one item. It finds it in `TROMMEL_INPUT` and says how it went by its exit code; it has no output, since
 //! ECS brings none back: what it makes it writes where it belongs. Retries and permits are not decided here. The lane's
-//! timeout it minds itself, from the task's start: what comes before is not the handler's time. A
-//! stopped call stops its task, which gets SIGTERM and after its own `stopTimeout` SIGKILL; a call that is dropped, or whose
-//! process dies, leaves its task running, and whoever runs the same attempt next finds it by its token.
+//! timeout it minds itself, from the task's start: what comes before is not the handler's time. A stopped call stops its task,
+//! which gets SIGTERM and after its own `stopTimeout` SIGKILL. A call that is dropped, or whose process dies, leaves its task
+//! running, and whoever runs the same attempt next finds it by its token. How a task goes on is seen by looks and, where the
+//! cluster's events come into a queue, heard sooner.
 
 #![expect(
     clippy::disallowed_methods,
@@ -12,10 +13,12 @@
 )]
 
 mod ended;
+mod listen;
 mod looks;
 mod pace;
 mod request;
 mod start;
+pub(super) mod told;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -35,8 +38,10 @@ use crate::adapters::invocation::not_said;
 use crate::core::class::{Class, Failure};
 use crate::core::job::EcsSpec;
 use crate::core::time::Tick;
+use crate::ports::Queue;
 use crate::ports::executor::{Call, CallItem, CallReport, Executor, ItemReport, Stop};
 use ended::Ended;
+use listen::Events;
 use pace::Pace;
 use start::{NotStarted, Order, run_task};
 use watch::{Began, End, Watch};
@@ -48,7 +53,7 @@ const START_WAIT_MAX: Duration = Duration::from_mins(15);
 pub struct Cluster {
     client: Client,
     name: String,
-    watch: Watch,
+    watch: Arc<Watch>,
     pace: Mutex<Pace>,
     start: Instant,
 }
@@ -59,9 +64,19 @@ impl Cluster {
         Self {
             client: clients.ecs.clone(),
             name: name.into(),
-            watch: Watch::default(),
+            watch: Arc::default(),
             pace: Mutex::new(Pace::new()),
             start: Instant::now(),
+        }
+    }
+
+    /// Hears from this queue what becomes of its tasks, as EventBridge tells it; other workers may share the queue. What
+    /// is not told so is looked for, as without it.
+    #[must_use]
+    pub fn with_events(self, queue: Arc<dyn Queue>) -> Self {
+        Self {
+            watch: Arc::new(Watch::hearing(Events::new(queue))),
+            ..self
         }
     }
 
@@ -234,6 +249,11 @@ impl EcsExecutor {
 impl Executor for EcsExecutor {
     fn start_wait_max(&self) -> Duration {
         START_WAIT_MAX
+    }
+
+    /// By its token.
+    fn is_found_again(&self) -> bool {
+        true
     }
 
     async fn call(&self, call: Call, stop: Stop) -> CallReport {

@@ -96,6 +96,7 @@ mod tests {
             subnets: vec!["subnet-1".to_owned()],
             security_groups: Vec::new(),
             capacity_provider: None,
+            events_queue: None,
             environment: BTreeMap::from([("LOG_LEVEL".to_owned(), "info".to_owned())]),
         }
     }

@@ -1,10 +1,13 @@
-//! Waits for tasks to end: one look at a time for all tasks of this process in a cluster, a hundred in a request.
+//! Waits for tasks to end: one look at a time for all tasks of this process in a cluster, a hundred in a request, and what
+//! events tell in between where there is a queue for them.
 //!
 //! Whoever waits takes the turn to look, also for the others, and hands it on: there is no task of its own that could be
 //! forgotten, and where nobody waits nobody asks.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use aws_sdk_ecs::Client;
@@ -13,7 +16,9 @@ use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::Instant;
 
 use super::super::classify::{Fault, Verdict};
-use super::looks::{Looks, Round, TASKS_A_LOOK};
+use super::listen::{Events, Heard, listen};
+use super::looks::{Looks, Purpose, Round, TASKS_A_LOOK};
+use super::told::says_how;
 
 /// A task that so many looks in a row do not find is not there. Just after its start it need not be found yet ("RunTask":
 /// the API is eventually consistent); after its end it is for about an hour.
@@ -21,6 +26,10 @@ const MISSES_MAX: u32 = 20;
 
 /// So many looks in a row that are refused will not be allowed later either.
 const REFUSALS_MAX: u32 = 3;
+
+/// Tasks of which it is remembered that they have ended here: events of them that come twice or late are nobody else's. Beyond
+/// it they are passed on for some seconds.
+const DONE_MAX: usize = 1024;
 
 /// Why nobody knows any more how a task goes on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,17 +41,22 @@ pub(super) type End = Result<Task, Lost>;
 pub(super) type Began = watch::Receiver<Option<SystemTime>>;
 
 /// The tasks that are waited for.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Watch {
     board: Mutex<Board>,
     turn: tokio::sync::Mutex<Turn>,
     hurry: Notify,
+    events: Option<Arc<Events>>,
+    /// Whether the last that was learned of a task of ours was told by an event, and not found by a look.
+    told: AtomicBool,
 }
 
 #[derive(Debug, Default)]
 struct Board {
     next: u64,
     waiting: BTreeMap<u64, Waiting>,
+    /// Tasks that ended here, the latest last.
+    done: VecDeque<String>,
 }
 
 #[derive(Debug)]
@@ -62,13 +76,49 @@ struct Turn {
 }
 
 impl Watch {
+    /// One that hears these events.
+    pub(super) fn hearing(events: Events) -> Self {
+        Self {
+            events: Some(Arc::new(events)),
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn events(&self) -> Option<&Arc<Events>> {
+        self.events.as_ref()
+    }
+
+    /// An event told of this task.
+    pub(super) fn hear(&self, task: &Task) -> Heard {
+        let heard = self.board().hear(task);
+        match heard {
+            Heard::Ours => self.told.store(true, Ordering::Relaxed),
+            Heard::Unsaid => self.hurry(),
+            Heard::Another => {}
+        }
+        heard
+    }
+
+    /// Events do not tell all: looks are to see ends themselves again.
+    pub(super) fn note_missed(&self) {
+        self.told.store(false, Ordering::Relaxed);
+    }
+
+    fn purpose(&self) -> Purpose {
+        if self.told.load(Ordering::Relaxed) {
+            Purpose::Reconcile
+        } else {
+            Purpose::See
+        }
+    }
+
     /// Something is about to end: the next look comes soon.
     pub(super) fn hurry(&self) {
         self.hurry.notify_one();
     }
 
     /// Has the task looked at from now on.
-    pub(super) fn wait_for(&self, arn: &str) -> (Place<'_>, Began) {
+    pub(super) fn wait_for(self: &Arc<Self>, arn: &str) -> (Place<'_>, Began) {
         let (end_sender, end) = oneshot::channel();
         let (began_sender, began) = watch::channel(None);
         let mut board = self.board();
@@ -97,6 +147,8 @@ impl Watch {
 
     async fn look(&self, turn: &mut Turn, client: &Client, cluster: &str) {
         self.until_due(turn).await;
+        // Whoever looks may be gone before it is done, as its own task has ended.
+        turn.last = Some(Instant::now());
         let arns = self.board().arns();
         let mut round = Round::Quiet;
         for arns in arns.chunks(TASKS_A_LOOK) {
@@ -105,15 +157,20 @@ impl Watch {
             match answer {
                 Ok(answer) => {
                     turn.refusals = 0;
-                    let found = answer.tasks.unwrap_or_default();
-                    if self.board().found(arns, found) > 0 {
+                    let tasks = answer.tasks.unwrap_or_default();
+                    let found = self.board().found(arns, tasks);
+                    if found.ended + found.missing > 0 {
+                        self.note_missed();
+                    }
+                    if found.begun + found.ended > 0 {
                         round = Round::News;
                     }
                 }
                 Err(error) => self.not_seen(turn, &Fault::of(&error)),
             }
         }
-        turn.looks.note(round, arns.len().div_ceil(TASKS_A_LOOK));
+        let requests = arns.len().div_ceil(TASKS_A_LOOK);
+        turn.looks.note(round, self.purpose(), requests);
         turn.last = Some(Instant::now());
     }
 
@@ -159,15 +216,15 @@ impl Board {
         arns.into_iter().cloned().collect()
     }
 
-    /// One look's answer: hands out what has begun and what has ended, and says how many.
-    fn found(&mut self, asked: &[String], tasks: Vec<Task>) -> usize {
+    /// One look's answer: hands out what has begun and what has ended.
+    fn found(&mut self, asked: &[String], tasks: Vec<Task>) -> Found {
         let asked: BTreeSet<&String> = asked.iter().collect();
         let tasks: BTreeMap<String, Task> = tasks
             .into_iter()
             .filter_map(|task| Some((task.task_arn()?.to_owned(), task)))
             .collect();
         let mut ended = Vec::new();
-        let mut begun = 0;
+        let mut found = Found::default();
         for (number, waiting) in &mut self.waiting {
             match tasks.get(&waiting.arn) {
                 Some(task) if task.last_status() == Some("STOPPED") => {
@@ -175,10 +232,11 @@ impl Board {
                 }
                 Some(task) => {
                     waiting.misses = 0;
-                    begun += usize::from(waiting.begins(task));
+                    found.begun += usize::from(waiting.begins(task));
                 }
                 None if asked.contains(&waiting.arn) => {
                     waiting.misses += 1;
+                    found.missing += 1;
                     if waiting.misses >= MISSES_MAX {
                         let lost = Lost(format!("ECS does not know the task {}", waiting.arn));
                         ended.push((*number, Err(lost)));
@@ -187,15 +245,59 @@ impl Board {
                 None => {}
             }
         }
-        let count = begun + ended.len();
+        found.ended = ended.len();
         for (number, end) in ended {
-            if let Some(waiting) = self.waiting.remove(&number) {
-                // Whoever went away meanwhile needs no answer.
-                let _ = waiting.end.send(end);
-            }
+            self.end(number, end);
         }
-        count
+        found
     }
+
+    fn end(&mut self, number: u64, end: End) {
+        let Some(waiting) = self.waiting.remove(&number) else {
+            return;
+        };
+        if !self.done.contains(&waiting.arn) {
+            self.done.push_back(waiting.arn);
+        }
+        if self.done.len() > DONE_MAX {
+            self.done.pop_front();
+        }
+        // Whoever went away meanwhile needs no answer.
+        let _ = waiting.end.send(end);
+    }
+
+    /// What an event tells: hands it out, and says whose it was.
+    fn hear(&mut self, task: &Task) -> Heard {
+        let arn = task.task_arn().unwrap_or_default();
+        let those = self.waiting.iter_mut().filter(|(_, one)| one.arn == arn);
+        let mut numbers = Vec::new();
+        for (number, waiting) in those {
+            waiting.misses = 0;
+            waiting.begins(task);
+            numbers.push(*number);
+        }
+        let is_done = self.done.iter().any(|done| done == arn);
+        match (numbers.is_empty(), task.last_status()) {
+            (true, _) if is_done => Heard::Ours,
+            (true, _) => Heard::Another,
+            (false, Some("STOPPED")) if !says_how(task) => Heard::Unsaid,
+            (false, Some("STOPPED")) => {
+                for number in numbers {
+                    self.end(number, Ok(task.clone()));
+                }
+                Heard::Ours
+            }
+            (false, _) => Heard::Ours,
+        }
+    }
+}
+
+/// What a look found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Found {
+    begun: usize,
+    ended: usize,
+    missing: usize,
 }
 
 impl Waiting {
@@ -210,25 +312,33 @@ impl Waiting {
 
 /// One who waits; gives the place up when dropped.
 pub(super) struct Place<'a> {
-    watch: &'a Watch,
+    watch: &'a Arc<Watch>,
     number: u64,
     end: oneshot::Receiver<End>,
 }
 
 impl Place<'_> {
-    /// Waits until the task has stopped.
+    /// Waits until the task has stopped; whoever waits also looks and listens for the others.
     pub(super) async fn end(&mut self, client: &Client, cluster: &str) -> End {
-        loop {
-            tokio::select! {
-                biased;
-                end = &mut self.end => {
-                    return end.unwrap_or_else(|_| Err(Lost("its place was lost".to_owned())));
-                }
-                mut turn = self.watch.turn.lock() => {
-                    self.watch.look(&mut turn, client, cluster).await;
-                }
-            }
+        tokio::select! {
+            biased;
+            end = &mut self.end => end.unwrap_or_else(|_| Err(Lost("its place was lost".to_owned()))),
+            never = keep_looking(self.watch, client, cluster) => match never {},
+            never = keep_listening(self.watch) => match never {},
         }
+    }
+}
+
+async fn keep_looking(watch: &Watch, client: &Client, cluster: &str) -> Infallible {
+    loop {
+        let mut turn = watch.turn.lock().await;
+        watch.look(&mut turn, client, cluster).await;
+    }
+}
+
+async fn keep_listening(watch: &Arc<Watch>) -> Infallible {
+    loop {
+        listen(watch).await;
     }
 }
 
@@ -242,6 +352,7 @@ impl Drop for Place<'_> {
 mod tests {
     use std::time::Duration;
 
+    use aws_sdk_ecs::types::Container;
     use aws_smithy_types::DateTime;
 
     use super::*;
@@ -252,14 +363,14 @@ mod tests {
 
     #[test]
     fn a_look_hands_out_what_has_stopped_and_nothing_else() {
-        let watch = Watch::default();
+        let watch = Arc::new(Watch::default());
         let (mut first, _) = watch.wait_for("1");
         let (mut second, _) = watch.wait_for("2");
         let (mut again, _) = watch.wait_for("1");
         let asked = watch.board().arns();
         assert_eq!(asked, ["1", "2"]);
         let tasks = vec![task("1", "STOPPED"), task("2", "RUNNING")];
-        assert_eq!(watch.board().found(&asked, tasks), 2);
+        assert_eq!(watch.board().found(&asked, tasks).ended, 2);
         assert!(first.end.try_recv().expect("it ended").is_ok());
         assert!(again.end.try_recv().expect("it ended").is_ok());
         assert!(second.end.try_recv().is_err());
@@ -267,10 +378,10 @@ mod tests {
 
     #[test]
     fn the_start_of_a_task_is_told_once_when_it_is_seen() {
-        let watch = Watch::default();
+        let watch = Arc::new(Watch::default());
         let (_place, began) = watch.wait_for("1");
         let asked = watch.board().arns();
-        let look = |task: Task| watch.board().found(&asked, vec![task]);
+        let look = |task: Task| watch.board().found(&asked, vec![task]).begun;
         assert_eq!(look(task("1", "PROVISIONING")), 0);
         assert_eq!(*began.borrow(), None);
         let runs = Task::builder().task_arn("1").last_status("RUNNING");
@@ -283,10 +394,10 @@ mod tests {
 
     #[test]
     fn a_task_that_is_not_found_is_lost_only_after_many_looks_in_a_row() {
-        let watch = Watch::default();
+        let watch = Arc::new(Watch::default());
         let (mut place, _) = watch.wait_for("1");
         let asked = watch.board().arns();
-        let miss = || watch.board().found(&asked, Vec::new());
+        let miss = || watch.board().found(&asked, Vec::new()).ended;
         for _ in 1..MISSES_MAX {
             assert_eq!(miss(), 0);
         }
@@ -298,9 +409,63 @@ mod tests {
         assert!(place.end.try_recv().expect("it is told").is_err());
     }
 
+    fn stopped(arn: &str) -> Task {
+        let exited = Container::builder().exit_code(0).build();
+        let task = Task::builder().task_arn(arn).last_status("STOPPED");
+        task.containers(exited).build()
+    }
+
+    #[test]
+    fn an_event_of_an_end_is_handed_out_once_whatever_comes_after_it() {
+        let watch = Arc::new(Watch::default());
+        let (mut place, _) = watch.wait_for("1");
+        assert_eq!(watch.hear(&task("1", "RUNNING")), Heard::Ours);
+        assert!(place.end.try_recv().is_err());
+        assert_eq!(watch.hear(&stopped("1")), Heard::Ours);
+        assert!(place.end.try_recv().expect("it ended").is_ok());
+        for late in [stopped("1"), task("1", "RUNNING")] {
+            assert_eq!(watch.hear(&late), Heard::Ours, "and nobody else's");
+        }
+        assert_eq!(watch.hear(&stopped("2")), Heard::Another);
+    }
+
+    #[test]
+    fn an_event_of_an_end_that_says_not_how_is_left_to_a_look() {
+        let watch = Arc::new(Watch::default());
+        let (mut place, _) = watch.wait_for("1");
+        assert_eq!(watch.hear(&task("1", "STOPPED")), Heard::Unsaid);
+        assert!(place.end.try_recv().is_err());
+        assert_eq!(watch.purpose(), Purpose::See);
+    }
+
+    #[test]
+    fn looks_only_reconcile_as_long_as_events_tell_what_they_would_find() {
+        let watch = Arc::new(Watch::default());
+        let _places = ["1", "2"].map(|arn| watch.wait_for(arn));
+        assert_eq!(watch.purpose(), Purpose::See);
+        watch.hear(&stopped("1"));
+        assert_eq!(watch.purpose(), Purpose::Reconcile);
+        watch.hear(&stopped("9"));
+        assert_eq!(watch.purpose(), Purpose::Reconcile, "that is another's");
+        watch.note_missed();
+        assert_eq!(watch.purpose(), Purpose::See);
+    }
+
+    #[test]
+    fn only_the_latest_ends_are_remembered() {
+        let watch = Arc::new(Watch::default());
+        for number in 0..=DONE_MAX {
+            let arn = number.to_string();
+            let _place = watch.wait_for(&arn);
+            watch.hear(&stopped(&arn));
+        }
+        assert_eq!(watch.hear(&stopped("0")), Heard::Another);
+        assert_eq!(watch.hear(&stopped("1")), Heard::Ours);
+    }
+
     #[test]
     fn what_nobody_waits_for_is_not_asked_for() {
-        let watch = Watch::default();
+        let watch = Arc::new(Watch::default());
         let (place, _) = watch.wait_for("1");
         drop(place);
         assert_eq!(watch.board().arns(), Vec::<String>::new());
