@@ -5,7 +5,7 @@
 //! lent = Σ held at every moment, and max concurrency holds over all processes.
 
 use std::collections::BTreeMap;
-use std::sync::PoisonError;
+use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::core::id::{JobName, RunId, SessionId, WriteId};
@@ -79,13 +79,24 @@ const OLDEST: &str = "oldestMessage";
 /// Another session may take from the pool between the look and the taking.
 const RACES_MAX: u32 = 10;
 
-/// The permits in a session's own row. Nobody else changes them while it lives, so what the last clear answer said
-/// is still so, and need not be read again.
+/// The permits in a session's own row. Nobody else changes them while it lives, so what a move left that was clearly
+/// answered is still so, and need not be read again. What was only read may yet be changed by a move of before that
+/// comes late.
 #[derive(Clone, Debug)]
 pub(super) struct OwnPermits {
     permits: u32,
     /// The name of the move that made them so.
     moved: Option<String>,
+}
+
+impl OwnPermits {
+    /// As a move of this name leaves them.
+    fn after(&self, change: i32, name: &WriteId) -> Self {
+        Self {
+            permits: self.permits.saturating_add_signed(change),
+            moved: Some(name.to_string()),
+        }
+    }
 }
 
 impl Ledger {
@@ -226,7 +237,6 @@ impl Ledger {
             };
             let take = wanted.min(pool.max.saturating_sub(lent));
             if take == 0 {
-                self.remember_permits(Some(own));
                 return Ok(0);
             }
             let most = i64::from(pool.max) - i64::from(take);
@@ -265,19 +275,18 @@ impl Ledger {
             .await
     }
 
-    /// The permits in this session's row, by the last clear answer; else as they are now.
+    /// The permits in this session's row, as the last move left them if that is clear; else as they are now.
     async fn known_permits(&self, job: &JobName) -> Result<OwnPermits, LedgerError> {
-        let known = self.remember_permits(None);
+        let known = self.known().clone();
         match known {
             Some(known) => Ok(known),
             None => self.own_permits(job).await,
         }
     }
 
-    /// What is known from now on; none: it is to be read. Answers what was known before.
-    fn remember_permits(&self, known: Option<OwnPermits>) -> Option<OwnPermits> {
-        let mut permits = self.permits.lock().unwrap_or_else(PoisonError::into_inner);
-        std::mem::replace(&mut *permits, known)
+    /// What is clear of this session's permits.
+    fn known(&self) -> MutexGuard<'_, Option<OwnPermits>> {
+        self.permits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The permits in this session's row.
@@ -294,11 +303,9 @@ impl Ledger {
     /// Writes a name, so that no former move can happen any more.
     async fn fence(&self, job: &JobName, own: &OwnPermits) -> Result<(), LedgerError> {
         let name = self.next_write();
+        *self.known() = None;
         self.write(self.own_write(job, own, 0, &name)).await?;
-        self.remember_permits(Some(OwnPermits {
-            permits: own.permits,
-            moved: Some(name.to_string()),
-        }));
+        *self.known() = Some(own.after(0, &name));
         Ok(())
     }
 
@@ -332,12 +339,10 @@ impl Ledger {
         let lent = vec![Update::Add("lent".into(), change.into())];
         let pool = Write::update(keys::pool(job), when, lent);
         let writes = vec![pool, self.own_write(job, own, change.into(), &name)];
+        *self.known() = None;
         for _ in 0..UNCLEAR_TRIES_MAX {
             let Err(error) = self.transact(writes.clone()).await else {
-                self.remember_permits(Some(OwnPermits {
-                    permits: own.permits.saturating_add_signed(change),
-                    moved: Some(name.to_string()),
-                }));
+                *self.known() = Some(own.after(change, &name));
                 return Ok(());
             };
             if is_planted(Bug::PermitsAssumed) {
@@ -345,7 +350,7 @@ impl Ledger {
             }
             let now = self.own_permits(job).await?;
             if now.moved.as_deref() == Some(name.as_str()) {
-                self.remember_permits(Some(now));
+                *self.known() = Some(now);
                 return Ok(());
             }
             if error.is_condition() {
