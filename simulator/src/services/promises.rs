@@ -4,11 +4,27 @@
 
 use std::collections::BTreeMap;
 
+use trommel::core::time::Timestamp;
 use trommel::ports::table::Change;
 use trommel::ports::{Row, Update};
 
 /// Rows that a generation's counts lie in, at most: a look reads them all.
 const TALLY_SLOTS: u32 = 16;
+
+/// A queue keeps a message for so long at most ("Amazon SQS message quotas"), and it may come twice until its last moment.
+const MESSAGES_KEPT_SECONDS: i64 = 14 * 24 * 60 * 60;
+
+/// What a mark's write broke: one that goes before its messages do lets them in again. `now` is the world's.
+pub(super) fn of_mark(key: &str, after: Option<&Row>, now: Timestamp) -> Option<String> {
+    let expires = after?.num("expires");
+    let latest_message = now.0 / 1000 + MESSAGES_KEPT_SECONDS;
+    if expires.is_some_and(|expires| expires > latest_message) {
+        return None;
+    }
+    Some(format!(
+        "S12: {key} expires at {expires:?}, before its messages do"
+    ))
+}
 
 /// What a page's write broke, in a sentence; none: all is well.
 ///

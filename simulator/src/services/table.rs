@@ -402,6 +402,12 @@ impl TableModel {
                     self.service.sometimes(Probe::CountedApart);
                 }
             }
+            if key.pk.starts_with("object#") {
+                let after = rules.get(key)?;
+                let now = self.service.runtime().clock.now();
+                let name = key.to_string();
+                self.note(promises::of_mark(&name, after.as_ref(), now));
+            }
             if !(of_run || of_page || of_permits) {
                 continue;
             }
