@@ -1,5 +1,6 @@
 //! The command line: commands, options and their help.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -202,6 +203,9 @@ pub struct ServeArgs {
     /// What this process does: all, or router (takes in, judges, compiles; calls are left to `worker`s)
     #[arg(long, value_name = "ROLE", default_value = "all", value_parser = role)]
     pub role: Role,
+    /// Answer GET /healthz at this port of the loopback interface, or at ADDRESS:PORT: 200 while the process works
+    #[arg(long, value_name = "PORT", value_parser = address)]
+    pub health: Option<SocketAddr>,
 }
 
 /// `worker`.
@@ -212,6 +216,9 @@ pub struct WorkerArgs {
     /// The lane to take work from: function or container
     #[arg(long, value_parser = lane)]
     pub lane: Lane,
+    /// Answer GET /healthz at this port of the loopback interface, or at ADDRESS:PORT: 200 while the process works
+    #[arg(long, value_name = "PORT", value_parser = address)]
+    pub health: Option<SocketAddr>,
 }
 
 /// `status`.
@@ -632,6 +639,15 @@ fn lane(text: &str) -> Result<Lane, String> {
 
 fn role(text: &str) -> Result<Role, String> {
     Role::from_name(text).ok_or_else(|| "a role is `all` or `router`".to_owned())
+}
+
+/// A port alone is one of the loopback interface: nobody is told who was not named.
+fn address(text: &str) -> Result<SocketAddr, String> {
+    if let Ok(port) = text.parse::<u16>() {
+        return Ok((Ipv4Addr::LOCALHOST, port).into());
+    }
+    text.parse()
+        .map_err(|_| "write a port, or an address and a port: 8080, 0.0.0.0:8080".to_owned())
 }
 
 fn state(text: &str) -> Result<ItemState, String> {

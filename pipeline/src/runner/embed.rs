@@ -114,6 +114,7 @@ impl Embedded {
             role: Role::All,
             drain: self.drain.clone(),
             protection: Protection::default(),
+            at_work: Arc::default(),
         })
     }
 

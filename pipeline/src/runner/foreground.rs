@@ -15,6 +15,7 @@ use crate::shell::finalizer::{CompileError, Manifest, compile};
 use crate::shell::report::RunReader;
 use crate::shell::{Env, OpenError, OpenRun, Session, SessionEnd};
 
+use super::at_work::AtWork;
 use super::backend::{Backend, BackendError};
 use super::protection::Protection;
 
@@ -103,6 +104,8 @@ pub struct Foreground {
     pub drain: CancellationToken,
     /// What keeps this process's machine from ending it in the middle of a call.
     pub protection: Protection,
+    /// The session that is at work.
+    pub at_work: Arc<AtWork>,
 }
 
 impl Foreground {
@@ -142,7 +145,7 @@ impl Foreground {
             self.opener.clone(),
             self.backend.settings(),
         );
-        self.protection.watch(&env);
+        self.at_work.begin(&env);
         let (asked, draining) = (self.drain.clone(), env.drain.clone());
         let until = env.kill.clone();
         let pass_on = async move {
@@ -162,7 +165,8 @@ impl Foreground {
     /// # Errors
     /// [`RunnerError`]; the run can be resumed.
     pub async fn run(&self, job: &Job, run: &RunId) -> Result<Ended, RunnerError> {
-        self.protection.during(self.drive(job, run)).await
+        let work = self.drive(job, run);
+        self.protection.during(&self.at_work, work).await
     }
 
     async fn drive(&self, job: &Job, run: &RunId) -> Result<Ended, RunnerError> {
@@ -211,7 +215,7 @@ impl Foreground {
             }
             Ok(())
         };
-        self.protection.during(work).await
+        self.protection.during(&self.at_work, work).await
     }
 
     async fn pause_if_last(

@@ -2,6 +2,7 @@
 //!
 //! The command line and programs that embed Trommel use the same few calls. Nothing is decided here.
 
+mod at_work;
 #[cfg(feature = "aws")]
 mod aws;
 mod backend;
@@ -12,6 +13,7 @@ mod opener;
 mod protection;
 mod serve;
 
+pub use at_work::AtWork;
 pub use backend::{Backend, BackendError, Purpose, tree};
 pub use embed::{EmbedError, Embedded};
 pub use foreground::{Ended, Foreground, Role, RunnerError};

@@ -82,7 +82,8 @@ impl Foreground {
     /// # Errors
     /// [`RunnerError`].
     pub async fn serve(&self, served: &Served) -> Result<(), RunnerError> {
-        self.protection.during(self.take_in(served)).await
+        let work = self.take_in(served);
+        self.protection.during(&self.at_work, work).await
     }
 
     async fn take_in(&self, served: &Served) -> Result<(), RunnerError> {

@@ -66,6 +66,12 @@ impl Settings {
         }
     }
 
+    /// A session that was silent for so long stops its calls: before anybody may take its leases, whatever the clocks
+    /// say.
+    pub fn silent_max(&self) -> Duration {
+        self.session_duration * 2 / 3
+    }
+
     /// How long it may take until a dead session's pages are taken by another.
     pub fn retaken_within(&self) -> Duration {
         match self.others {
@@ -286,6 +292,8 @@ pub struct Env {
     runs: Mutex<BTreeMap<RunId, RunHandle>>,
     /// When the oldest message that was received last was sent, in milliseconds; [`NO_MESSAGE`]: the queue was empty.
     oldest_message: AtomicI64,
+    /// When the last beat began that the ledger heard.
+    beaten_at: AtomicU64,
     /// A run became known.
     pub opened: Notify,
     /// Something was learned of a run.
@@ -306,6 +314,17 @@ impl Env {
     pub fn oldest_message(&self) -> Option<Timestamp> {
         let sent = self.oldest_message.load(Ordering::Relaxed);
         (sent != NO_MESSAGE).then_some(Timestamp(sent))
+    }
+
+    /// How long ago the ledger last heard of this session.
+    pub fn silent_for(&self) -> Duration {
+        let beaten_at = Tick(self.beaten_at.load(Ordering::Relaxed));
+        self.runtime.clock.tick().since(beaten_at)
+    }
+
+    /// The ledger heard a beat that began then.
+    pub(super) fn note_beat(&self, begun: Tick) {
+        self.beaten_at.store(begun.0, Ordering::Relaxed);
     }
 
     /// Nothing is received for now: what comes meanwhile waits since now at the longest.
@@ -330,6 +349,7 @@ impl Env {
         opener: Arc<dyn OpenRun>,
         settings: Settings,
     ) -> Arc<Self> {
+        let made_at = runtime.clock.tick();
         Arc::new(Self {
             ledger,
             runtime,
@@ -346,6 +366,7 @@ impl Env {
             heard: Arc::default(),
             runs: Mutex::default(),
             oldest_message: AtomicI64::new(NO_MESSAGE),
+            beaten_at: AtomicU64::new(made_at.0),
             classes: Mutex::default(),
             held: Mutex::default(),
             touched: Mutex::default(),

@@ -24,14 +24,17 @@ const ASK_AGAIN_MAX: Duration = IDLE_BACK_AFTER;
 /// Beats until the session ends.
 pub(super) async fn beat(env: &Env) {
     let mut last_good = env.runtime.clock.tick();
-    let latest = env.settings.session_duration * 2 / 3;
+    let latest = env.settings.silent_max();
     loop {
         let begun = env.runtime.clock.tick();
         let running = running(env);
         let beat = env.ledger.beat(&env.job, &running, env.oldest_message());
         let left = latest.saturating_sub(begun.since(last_good));
         match env.runtime.within(left, beat).await {
-            Ok(Ok(())) => last_good = begun,
+            Ok(Ok(())) => {
+                last_good = begun;
+                env.note_beat(begun);
+            }
             // A beat that was under way met the row as it was closed.
             Ok(Err(LedgerError::Raced)) if env.closing.is_cancelled() => return,
             Ok(Err(LedgerError::Raced)) => {

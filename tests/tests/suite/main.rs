@@ -24,6 +24,7 @@ mod emulator_functions_ecs;
 mod emulator_journey;
 mod emulator_lambda;
 mod emulator_leases;
+mod health;
 mod journey_checksums;
 mod journey_control;
 mod journey_crashes;

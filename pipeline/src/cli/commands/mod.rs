@@ -5,6 +5,7 @@ mod control;
 #[cfg(feature = "aws")]
 mod doctor;
 mod estimate;
+mod health;
 mod look;
 #[cfg(not(feature = "aws"))]
 mod not_built;

@@ -7,6 +7,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::bill;
+use super::health;
 use super::open::{Open, current_dir, job_errors, open, open_uri, parse};
 use super::watch;
 use crate::cli::args::{Global, ResumeArgs, RunArgs, RunRef, WorkerArgs};
@@ -301,6 +302,7 @@ pub(super) async fn worker(global: &Global, args: WorkerArgs) -> Result<Exit, Cl
             args.lane, job.name
         ));
     }
+    let _health = health::open(args.health, &working.foreground.at_work, global).await?;
     let leaving = Leaving::listen(&working.foreground.drain, global)?;
     working.foreground.work(&job, &[args.lane]).await?;
     bill::tell(&at, global);
@@ -343,6 +345,7 @@ impl Working {
             role,
             drain: CancellationToken::new(),
             protection: Protection::of_this_task(at.backend.runtime()),
+            at_work: Arc::default(),
         };
         Ok(Self { foreground })
     }

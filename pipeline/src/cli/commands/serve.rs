@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::bill;
+use super::health;
 use super::open::{Open, current_dir, job_errors, open_uri};
 use super::run::{Leaving, Working, read_job};
 use super::watch::{Rates, clock, snapshot};
@@ -50,6 +51,7 @@ pub(super) async fn serve(global: &Global, args: ServeArgs) -> Result<Exit, CliE
             humantime::format_duration(served.events.window)
         ));
     }
+    let _health = health::open(args.health, &working.foreground.at_work, global).await?;
     let leaving = Leaving::listen(&working.foreground.drain, global)?;
     let done = CancellationToken::new();
     let work = async {

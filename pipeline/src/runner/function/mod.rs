@@ -229,6 +229,7 @@ impl Function {
             role: Role::Router,
             drain: CancellationToken::new(),
             protection: Protection::default(),
+            at_work: Arc::default(),
         }
     }
 
