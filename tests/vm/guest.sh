@@ -116,6 +116,18 @@ check "nothing is left in the cgroup" is_clean ours
 echo "figure: handed over: OutOfMemory $(failed_as ours OutOfMemory), succeeded $(succeeded ours), ended by the kernel $(kills ours)"
 grep 'kernel bounds' /tmp/ours/log | head -n 1
 
+echo "# handed over, and the handler is a child of its wrapper"
+hand_over wrapped $user
+job wrapped "$work"
+printf '#!/bin/sh\npython3 /runtime.py\n' >/tmp/wrapped/bootstrap
+chmod 755 /tmp/wrapped/bootstrap
+sed -i 's|^command = .*|command = ["./bootstrap"]|' /tmp/wrapped/job.toml
+in_group wrapped $user wrapped >/tmp/wrapped/log 2>&1
+check "32 fail as OutOfMemory under a wrapper, too" [ "$(failed_as wrapped OutOfMemory)" = 32 ]
+check "the kernel has ended 32 cgroups under a wrapper, too" [ "$(kills wrapped)" = 32 ]
+check "nothing is left in the cgroup of wrappers" is_clean wrapped
+echo "figure: wrapped: OutOfMemory $(failed_as wrapped OutOfMemory), succeeded $(succeeded wrapped), ended by the kernel $(kills wrapped)"
+
 echo "# in another user's"
 mkdir $cgroups/others
 job others "$work"

@@ -72,20 +72,48 @@ pub(super) fn batch_arguments(reading: &mut Reading<'_>, function: &ReadLane, in
     }
 }
 
-/// A worker deletes from the queue of its tasks' events what is none: what the job takes in must not be there.
-pub(super) fn task_events(reading: &mut Reading<'_>, lane: &ReadLane, input: &InputSpec) {
+/// A worker deletes from the queue of its tasks' events what is none: nothing else may come into it. Queues are compared by
+/// name, as each may be written as a URL.
+pub(super) fn task_events(
+    reading: &mut Reading<'_>,
+    lane: &ReadLane,
+    input: Option<&InputSpec>,
+    job: Option<(&JobName, &LedgerUri)>,
+) {
     let ExecutorSpec::Ecs(ecs) = &lane.spec.executor else {
         return;
     };
-    let (Some(tasks), InputSpec::Events(events)) = (&ecs.events_queue, input) else {
+    let Some(tasks) = ecs.events_queue.as_deref().map(queue_name) else {
         return;
     };
-    if *tasks == events.queue {
-        let message = "events of tasks and of objects would come into one queue";
-        let help = "name another queue in events_queue; `trommel provision --apply` makes it";
-        let problem = Problem::new(Code::Conflict, message, help);
-        reading.refuse(lane.origin.clone(), problem);
-    }
+    let objects = match input {
+        Some(InputSpec::Events(events)) => Some(queue_name(&events.queue)),
+        Some(_) | None => None,
+    };
+    let is_of_objects = |queue: &str| queue == tasks || format!("{queue}-dead-letters") == tasks;
+    let message = if objects.is_some_and(is_of_objects) {
+        "events of tasks and of objects would come into one queue"
+    } else if job.is_some_and(|job| is_of_lane(job, tasks)) {
+        "events of tasks and the job's own messages would come into one queue"
+    } else {
+        return;
+    };
+    let help = "name another queue in events_queue; `trommel provision --apply` makes it";
+    let problem = Problem::new(Code::Conflict, message, help);
+    reading.refuse(lane.origin.clone(), problem);
+}
+
+fn is_of_lane((job, ledger): (&JobName, &LedgerUri), queue: &str) -> bool {
+    let LedgerUri::DynamoDb(table) = ledger else {
+        return false;
+    };
+    let mut lanes = Lane::ALL.into_iter();
+    lanes.any(|lane| format!("{table}-{job}-{lane}") == queue)
+}
+
+/// A queue's name, also where it is named by its URL.
+fn queue_name(place: &str) -> &str {
+    place.rsplit('/').next().unwrap_or(place)
 }
 
 /// What the job writes must not lie in what it reads, and with a ledger on AWS its parts need S3.

@@ -215,9 +215,8 @@ fn read(reading: &mut Reading<'_>, job: &Fields<'_>, options: &ParseOptions) -> 
         check::batch_arguments(reading, function, input);
     }
     for lane in [&function, &container].into_iter().flatten() {
-        if let Some(input) = &input {
-            check::task_events(reading, lane, input);
-        }
+        let job = name.as_ref().zip(ledger.as_ref().map(|(uri, _)| uri));
+        check::task_events(reading, lane, input.as_ref(), job);
     }
     if let Some(ledger) = &ledger {
         check::written(

@@ -117,7 +117,8 @@ impl RunRow {
     }
 }
 
-/// What is to be known of a run each second: less than its whole row, which has the job's text.
+/// What is to be known of a run each second. It is read from the whole row, which has the job's text; that is neither
+/// copied nor decoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunGlance {
     /// Where it stands.

@@ -121,7 +121,9 @@ impl Foreground {
     }
 
     async fn session(&self, job: &Job, lanes: &[Lane]) -> Result<Session, RunnerError> {
-        Ok(Session::start(self.env(job).await?, lanes, &self.who).await?)
+        let session = Session::start(self.env(job).await?, lanes, &self.who).await?;
+        self.at_work.begin(session.env());
+        Ok(session)
     }
 
     /// What a new session shares; it drains when this process is asked to.
@@ -145,7 +147,6 @@ impl Foreground {
             self.opener.clone(),
             self.backend.settings(),
         );
-        self.at_work.begin(&env);
         let (asked, draining) = (self.drain.clone(), env.drain.clone());
         let until = env.kill.clone();
         let pass_on = async move {

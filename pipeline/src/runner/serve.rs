@@ -92,6 +92,7 @@ impl Foreground {
             let env = self.env(&served.job).await?;
             let ingest = self.ingest(served).await?;
             let session = Session::serve(env, &lanes, &self.who, ingest).await?;
+            self.at_work.begin(session.env());
             tokio::select! {
                 biased;
                 () = self.drain.cancelled() => {}

@@ -116,8 +116,8 @@ impl Divided {
         })
     }
 
-    /// Bounds a process and all that it will start. What it took before is its bound's no part of: so this is called
-    /// at once after its start, which no process of another program can outrun by more than some pages.
+    /// Bounds a process and all that it will start. What it took before is its bound's no part of, nor are children that it has
+    /// by then: so this is called at once after its start, and those are to be taken in.
     ///
     /// # Errors
     /// The kernel's word; then it is not bounded.
@@ -184,6 +184,14 @@ pub(super) struct Held {
 impl Held {
     fn write(&self, file: &str, text: &str) -> io::Result<()> {
         self.divided.tree.write(&self.folder.join(file), text)
+    }
+
+    /// Puts a process into it that the bounded one had started before it was bounded.
+    ///
+    /// # Errors
+    /// The kernel's word: it is gone, say.
+    pub(super) fn take_in(&self, process: u32) -> io::Result<()> {
+        self.write("cgroup.procs", &process.to_string())
     }
 
     /// Whether the kernel ended it for want of memory. Counted before the kill (`__oom_kill_process`), so whoever learned

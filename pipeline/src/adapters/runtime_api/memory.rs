@@ -15,19 +15,24 @@ const PROCESSES_MAX: usize = 256;
 /// Bytes held by this process and all that it started; none: it cannot be seen.
 pub(super) fn held_bytes(process: u32) -> Option<u64> {
     let page_bytes = page_bytes()?;
-    let mut total = resident_pages(process)?;
+    let own = resident_pages(process)?;
+    // Gone meanwhile is as good as nothing.
+    let started = started_by(process).into_iter().filter_map(resident_pages);
+    Some((own + started.sum::<u64>()) * page_bytes)
+}
+
+/// All that it started, and they.
+pub(super) fn started_by(process: u32) -> Vec<u32> {
     let mut ask = children(process);
-    let mut seen = 1;
+    let mut started = Vec::new();
     while let Some(child) = ask.pop() {
-        seen += 1;
-        if seen > PROCESSES_MAX {
+        if started.len() >= PROCESSES_MAX {
             break;
         }
-        // Gone meanwhile is as good as nothing.
-        total += resident_pages(child).unwrap_or(0);
+        started.push(child);
         ask.extend(children(child));
     }
-    Some(total * page_bytes)
+    started
 }
 
 fn page_bytes() -> Option<u64> {

@@ -136,7 +136,10 @@ impl Start<'_> {
             return Memory::Unbounded;
         };
         match self.divided.map(|divided| divided.hold(process, bytes_max)) {
-            Some(Ok(held)) => Memory::Held(held),
+            Some(Ok(held)) => {
+                take_in_children(&held, process);
+                Memory::Held(held)
+            }
             Some(Err(error)) => {
                 tracing::warn!(%error, "a process has no cgroup, so its memory is watched");
                 Memory::Watched { process, bytes_max }
@@ -207,6 +210,27 @@ fn in_words(why: Why) -> String {
         }
         Why::NoneLeft => "it was ended, as there was no memory left,".to_owned(),
         Why::Unknown => "it ended, nobody knows how,".to_owned(),
+    }
+}
+
+/// A wrapper's child may have been started before the wrapper was moved, and is not moved with it. What a child that was moved
+/// starts is born where it is, so a pass that finds nobody new was the last.
+fn take_in_children(held: &Held, process: u32) {
+    /// A wrapper of a wrapper of a wrapper, each caught in the moment it forks.
+    const PASSES_MAX: u32 = 4;
+    let mut taken = Vec::new();
+    for _ in 0..PASSES_MAX {
+        let found = memory::started_by(process);
+        let before = taken.len();
+        for child in found {
+            // Gone meanwhile is as good.
+            if !taken.contains(&child) && held.take_in(child).is_ok() {
+                taken.push(child);
+            }
+        }
+        if taken.len() == before {
+            return;
+        }
     }
 }
 

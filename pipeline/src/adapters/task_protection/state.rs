@@ -64,6 +64,8 @@ enum Standing {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Protection {
     standing: Standing,
+    /// How it stood before what was asked for last.
+    before: Standing,
     /// Since when nothing has run.
     idle_since: Option<Tick>,
     /// Nothing is asked before.
@@ -77,6 +79,7 @@ impl Protection {
     pub(super) fn new() -> Self {
         Self {
             standing: Standing::Off,
+            before: Standing::Off,
             idle_since: None,
             not_before: Tick::default(),
             retry_after: RETRY_AFTER_MIN,
@@ -128,13 +131,12 @@ impl Protection {
             (Ask::Protect | Ask::Renew, _) | (Ask::Release, Standing::Off) => now + EXPIRES,
             (Ask::Release, Standing::Unclear { ends_at } | Standing::On { ends_at, .. }) => ends_at,
         };
-        match self.standing {
-            Standing::Off | Standing::Unclear { .. } => {
-                self.standing = Standing::Unclear { ends_at };
-            }
-            // Whatever becomes of the request, it is protected until then.
-            Standing::On { .. } => {}
-        }
+        self.before = self.standing;
+        self.standing = match self.standing {
+            Standing::Off | Standing::Unclear { .. } => Standing::Unclear { ends_at },
+            // Renewed, or protected as before: in either case until then, as far as is known.
+            Standing::On { renew_at, .. } => Standing::On { renew_at, ends_at },
+        };
     }
 
     /// What came of what was asked for.
@@ -153,10 +155,10 @@ impl Protection {
         }
         self.not_before = now + self.retry_after;
         self.retry_after = (self.retry_after * 2).min(RETRY_AFTER_MAX);
-        match (ask, answer) {
-            (Ask::Protect, Answer::Refused) => self.standing = Standing::Off,
-            (Ask::Protect, Answer::Lost | Answer::Done)
-            | (Ask::Renew | Ask::Release, Answer::Refused | Answer::Lost | Answer::Done) => {}
+        match answer {
+            Answer::Refused => self.standing = self.before,
+            // As it stands since it was asked for: nobody knows.
+            Answer::Lost | Answer::Done => {}
         }
     }
 }
@@ -225,6 +227,29 @@ mod tests {
         assert_eq!(protection.last(), Some(Ask::Release));
         assert_eq!(protection.next(0, at(10)), None);
         assert_eq!(protection.next(0, at(20)), Some(Ask::Release));
+    }
+
+    #[test]
+    fn what_nobody_answered_and_was_then_refused_is_taken_back_too() {
+        let mut protection = Protection::new();
+        assert!(ask(&mut protection, 1, at(0), Answer::Lost).is_some());
+        assert!(ask(&mut protection, 1, at(5), Answer::Refused).is_some());
+        assert_eq!(protection.last(), Some(Ask::Release));
+        assert_eq!(protection.next(0, at(16)), None);
+        assert_eq!(protection.next(0, at(26)), Some(Ask::Release));
+    }
+
+    #[test]
+    fn a_renewal_that_nobody_answered_may_have_been_granted_and_is_taken_back() {
+        let mut protection = Protection::new();
+        ask(&mut protection, 1, at(0), Answer::Done);
+        let end = 60 * EXPIRES_MINUTES;
+        assert_eq!(
+            ask(&mut protection, 1, at(end - 2), Answer::Lost),
+            Some(Ask::Renew)
+        );
+        assert_eq!(protection.next(0, at(end + 1)), None);
+        assert_eq!(protection.next(0, at(end + 11)), Some(Ask::Release));
     }
 
     #[test]

@@ -35,6 +35,9 @@ const CONNECTIONS_MAX: usize = 16;
 /// Who connects and asks nothing is sent away after this.
 const CONNECTION_MAX: Duration = Duration::from_secs(10);
 
+/// Before the next is let in where one could not be: without free files that would else be asked without end.
+const AGAIN_AFTER: Duration = Duration::from_millis(100);
+
 /// How a process is, in a word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -144,7 +147,10 @@ async fn serve(listener: TcpListener, at_work: Arc<AtWork>) {
                 Ok((stream, _)) => {
                     connections.spawn(tokio::time::timeout(CONNECTION_MAX, connection(stream, at_work.clone())));
                 }
-                Err(error) => tracing::debug!(%error, "nobody could connect to ask for health"),
+                Err(error) => {
+                    tracing::debug!(%error, "nobody could connect to ask for health");
+                    tokio::time::sleep(AGAIN_AFTER).await;
+                }
             },
         }
     }

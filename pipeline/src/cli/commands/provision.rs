@@ -98,7 +98,7 @@ async fn rules(clients: &Clients, job: &Job) -> Vec<EventRule> {
     let mut rules = Vec::new();
     for events in TaskEvents::of(job) {
         let arn = SqsQueue::arn(clients, &events.queue).await;
-        rules.push(events.rule(arn.unwrap_or_else(|| events.queue.clone())));
+        rules.push(events.rule(arn));
     }
     rules
 }
@@ -109,11 +109,20 @@ fn told_rule(rule: &EventRule) -> String {
         event_pattern,
         target,
     } = rule;
+    let event_pattern = quoted(&event_pattern.to_string());
+    let Some(target) = target else {
+        return "\nEventBridge needs a rule; it is shown once the queue is there: trommel provision --apply\n".to_owned();
+    };
     format!(
         "\nthe rule that EventBridge needs, to be made once:\n\
-         aws events put-rule --name {name} --event-pattern '{event_pattern}'\n\
+         aws events put-rule --name {name} --event-pattern {event_pattern}\n\
          aws events put-targets --rule {name} --targets Id=queue,Arn={target}\n"
     )
+}
+
+/// As one word of a shell, whatever is in it: people paste what is shown.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
 /// The bucket that sends; a job need not name it to be served, but to be set up.
@@ -219,12 +228,27 @@ mod tests {
             job: crate::core::id::JobName::new("thumbs"),
             lane: Lane::Container,
         };
-        let told = told_rule(&events.rule("arn:aws:sqs:eu-west-1:1:media-tasks"));
+        let queue = "arn:aws:sqs:eu-west-1:1:media-tasks";
+        let told = told_rule(&events.rule(Some(queue.to_owned())));
         insta::assert_snapshot!(told.trim_start(), @r#"
         the rule that EventBridge needs, to be made once:
         aws events put-rule --name trommel-thumbs-container --event-pattern '{"detail":{"clusterArn":[{"suffix":":cluster/media"}],"lastStatus":["RUNNING","STOPPED"],"startedBy":[{"prefix":"trommel/"}]},"detail-type":["ECS Task State Change"],"source":["aws.ecs"]}'
         aws events put-targets --rule trommel-thumbs-container --targets Id=queue,Arn=arn:aws:sqs:eu-west-1:1:media-tasks
         "#);
+    }
+
+    #[test]
+    fn a_rule_without_its_queue_is_no_command_yet_and_nothing_that_is_pasted_ends_its_word() {
+        let events = TaskEvents {
+            queue: "media-tasks".to_owned(),
+            cluster: "it's; media".to_owned(),
+            job: crate::core::id::JobName::new("thumbs"),
+            lane: Lane::Container,
+        };
+        let told = told_rule(&events.rule(None));
+        assert!(!told.contains("put-targets"), "{told}");
+        let told = told_rule(&events.rule(Some("arn".to_owned())));
+        assert!(told.contains(r":cluster/it'\''s; media"), "{told}");
     }
 
     #[test]

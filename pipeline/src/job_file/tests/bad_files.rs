@@ -104,6 +104,18 @@ pub(super) fn bad_files() -> Vec<(&'static str, String)> {
                 .to_owned(),
         ),
         (
+            "events of tasks where those of objects are, by its URL",
+            "input = { events = \"sqs:inbox\" }\nledger = \"dynamodb:trommel\"\nscratch = \"s3://parts/p\"\n[function]\n\
+             ecs = { cluster = \"c\", task_definition = \"t\", container = \"w\", subnets = [\"s\"], events_queue = \"sqs:https://sqs.eu-west-1.amazonaws.com/123456789012/inbox\" }\n"
+                .to_owned(),
+        ),
+        (
+            "events of tasks where the lane's hints are",
+            "name = \"n\"\ninput = { inline = [1] }\nledger = \"dynamodb:trommel\"\nscratch = \"s3://parts/p\"\n[function]\n\
+             ecs = { cluster = \"c\", task_definition = \"t\", container = \"w\", subnets = [\"s\"], events_queue = \"sqs:trommel-n-function\" }\n"
+                .to_owned(),
+        ),
+        (
             "tasks for batches",
             lane(
                 "max_items_per_batch = 9\necs = { cluster = \"c\", task_definition = \"t\", container = \"w\", subnets = [\"s\"] }",

@@ -128,7 +128,7 @@ impl Function {
         let foreground = Foreground {
             opener: Arc::new(Leaving {
                 inner: self.opener.clone(),
-                grace_max: reserve(within) / 2,
+                grace_max: grace_max(within),
                 leaves: leaves.clone(),
             }),
             ..self.foreground()
@@ -262,7 +262,28 @@ fn ending(within: Duration) -> Duration {
     within.saturating_sub(reserve(within))
 }
 
+/// How long calls get to end. They get it twice, once by themselves and once when they were told to stop; the other half of
+/// what is kept for the end is for writing down what became of them.
+fn grace_max(within: Duration) -> Duration {
+    reserve(within) / 4
+}
+
 /// How much is kept for the end.
 fn reserve(within: Duration) -> Duration {
     ENDING_MAX.min(within / 4)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_that_use_their_grace_twice_leave_time_to_write_down_what_became_of_them() {
+        for seconds in [1, 20, 60, 900] {
+            let within = Duration::from_secs(seconds);
+            let ended = ending(within) + 2 * grace_max(within);
+            let left = within.saturating_sub(ended);
+            assert!(left >= reserve(within) / 2, "{seconds} s leave {left:?}");
+        }
+    }
 }

@@ -45,8 +45,8 @@ pub struct EventRule {
     pub name: String,
     /// Which events it is for.
     pub event_pattern: Value,
-    /// The queue that they go to, by its ARN; by name where it is not there yet.
-    pub target: String,
+    /// The ARN of the queue that they go to; none: it is not there yet.
+    pub target: Option<String>,
 }
 
 impl TaskEvents {
@@ -76,8 +76,8 @@ impl TaskEvents {
         all
     }
 
-    /// The rule, for a queue of this ARN or name.
-    pub fn rule(&self, target: impl Into<String>) -> EventRule {
+    /// The rule, for a queue of this ARN.
+    pub fn rule(&self, target: Option<String>) -> EventRule {
         let cluster = if self.cluster.starts_with("arn:") {
             json!(self.cluster)
         } else {
@@ -94,7 +94,7 @@ impl TaskEvents {
                     "startedBy": [{ "prefix": "trommel/" }],
                 },
             }),
-            target: target.into(),
+            target,
         }
     }
 
@@ -185,7 +185,8 @@ mod tests {
         let attributes = Attributes::from([(QueueAttributeName::QueueArn, QUEUE.to_owned())]);
         let policy = events("media").policy(&attributes).expect("no policy yet");
         let policy: Value = serde_json::from_str(&policy.expect("it is new")).expect("JSON");
-        let both = json!({ "rule": events("media").rule(QUEUE), "policy": policy });
+        let both =
+            json!({ "rule": events("media").rule(Some(QUEUE.to_owned())), "policy": policy });
         let shown = serde_json::to_string_pretty(&both).expect("JSON");
         insta::assert_snapshot!("task_events", shown);
     }
@@ -193,7 +194,7 @@ mod tests {
     #[test]
     fn a_cluster_that_is_named_by_its_arn_is_that_one_alone() {
         let arn = "arn:aws:ecs:eu-west-1:123456789012:cluster/media";
-        let rule = events(arn).rule(QUEUE);
+        let rule = events(arn).rule(None);
         assert_eq!(rule.event_pattern["detail"]["clusterArn"], json!([arn]));
     }
 }

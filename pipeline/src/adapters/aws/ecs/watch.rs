@@ -101,7 +101,10 @@ impl Watch {
 
     /// Events do not tell all: looks are to see ends themselves again.
     pub(super) fn note_missed(&self) {
-        self.told.store(false, Ordering::Relaxed);
+        // Whoever looks may be waiting for the next look by the former measure.
+        if self.told.swap(false, Ordering::Relaxed) {
+            self.hurry();
+        }
     }
 
     fn purpose(&self) -> Purpose {
@@ -449,6 +452,21 @@ mod tests {
         assert_eq!(watch.purpose(), Purpose::Reconcile, "that is another's");
         watch.note_missed();
         assert_eq!(watch.purpose(), Purpose::See);
+    }
+
+    #[test]
+    fn who_waits_for_a_look_that_only_reconciles_looks_soon_when_events_stop() {
+        use futures_util::FutureExt as _;
+        let watch = Arc::new(Watch::default());
+        let _place = watch.wait_for("1");
+        let is_hurried = || watch.hurry.notified().now_or_never().is_some();
+        assert!(is_hurried(), "by the wait that began");
+        watch.hear(&task("1", "RUNNING"));
+        assert!(!is_hurried());
+        watch.note_missed();
+        assert!(is_hurried());
+        watch.note_missed();
+        assert!(!is_hurried(), "nothing changed");
     }
 
     #[test]
