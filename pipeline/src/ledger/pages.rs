@@ -230,21 +230,37 @@ impl Ledger {
         run: &RunId,
         group: Vec<Settlement>,
     ) -> Result<Vec<SettleEnd>, LedgerError> {
-        let mut ends = vec![SettleEnd::Lost; group.len()];
+        let mut ends = vec![None; group.len()];
+        self.settle_rest(run, group, &mut ends).await?;
+        let ends = ends.into_iter();
+        Ok(ends.map(|end| end.unwrap_or(SettleEnd::Lost)).collect())
+    }
+
+    /// The same for those of the group whose end is not known yet. What was learned before an error stays: whoever tries
+    /// again asks for nothing that he was told is done.
+    pub async fn settle_rest(
+        &self,
+        run: &RunId,
+        group: Vec<Settlement>,
+        ends: &mut [Option<SettleEnd>],
+    ) -> Result<(), LedgerError> {
         let mut ready = Vec::new();
         for (index, settlement) in group.into_iter().enumerate() {
+            if ends[index].is_some() {
+                continue;
+            }
             match self.decide(settlement)? {
                 Some(decided) => ready.push((index, decided)),
-                None => ends[index] = SettleEnd::Lost,
+                None => ends[index] = Some(SettleEnd::Lost),
             }
         }
         while !ready.is_empty() {
             let fits = fitting(&ready, self.profile().transact_writes_max);
             let rest = ready.split_off(fits);
-            self.settle_together(run, ready, &mut ends).await?;
+            self.settle_together(run, ready, ends).await?;
             ready = rest;
         }
-        Ok(ends)
+        Ok(())
     }
 
     fn decide(&self, settlement: Settlement) -> Result<Option<Decided>, LedgerError> {
@@ -306,7 +322,7 @@ impl Ledger {
         &self,
         run: &RunId,
         mut group: Vec<(usize, Decided)>,
-        ends: &mut [SettleEnd],
+        ends: &mut [Option<SettleEnd>],
     ) -> Result<(), LedgerError> {
         while let Some((_, first)) = group.first() {
             let generation = first.page.generation;
@@ -331,7 +347,7 @@ impl Ledger {
                         let _ = self.write(counts).await;
                     }
                     for (index, decided) in group {
-                        ends[index] = SettleEnd::Recorded(decided.recorded());
+                        ends[index] = Some(SettleEnd::Recorded(decided.recorded()));
                     }
                     return Ok(());
                 }
@@ -362,7 +378,7 @@ impl Ledger {
         run: &RunId,
         group: Vec<(usize, Decided)>,
         failed: &BTreeSet<usize>,
-        ends: &mut [SettleEnd],
+        ends: &mut [Option<SettleEnd>],
     ) -> Result<Vec<(usize, Decided)>, LedgerError> {
         let mut rest = Vec::new();
         for (position, (index, decided)) in group.into_iter().enumerate() {
@@ -378,11 +394,11 @@ impl Ledger {
                     "page {page} was not written, though nobody wrote it: an item of it has moved already"
                 )));
             }
-            ends[index] = if now.write == decided.write {
+            ends[index] = Some(if now.write == decided.write {
                 SettleEnd::Recorded(decided.recorded())
             } else {
                 SettleEnd::Lost
-            };
+            });
         }
         Ok(rest)
     }

@@ -64,23 +64,27 @@ pub(super) async fn settle(
             moved: entry.news.moved,
         })
         .collect();
-    let ends = loop {
-        match env.ledger.settle(&run.id, settlements.clone()).await {
-            Ok(ends) => break ends,
+    let mut ends = vec![None; ids.len()];
+    loop {
+        let group = settlements.clone();
+        match env.ledger.settle_rest(&run.id, group, &mut ends).await {
+            Ok(()) => break,
             Err(error) if env.kill.is_cancelled() => {
                 tracing::warn!(run = %run.id, %error, "left without settling");
-                break vec![SettleEnd::Lost; ids.len()];
+                break;
             }
             Err(error @ (LedgerError::Broken(_) | LedgerError::Page(_))) => {
                 tracing::error!(run = %run.id, %error, "a promise would have been broken: pages dropped");
-                break vec![SettleEnd::Lost; ids.len()];
+                break;
             }
             Err(error) => {
                 tracing::warn!(run = %run.id, %error, "not settled yet, trying again");
                 env.runtime.clock.sleep(AGAIN_AFTER).await;
             }
         }
-    };
+    }
+    let ends = ends.into_iter();
+    let ends: Vec<SettleEnd> = ends.map(|end| end.unwrap_or(SettleEnd::Lost)).collect();
     hint_moved(env, run, &settlements, &ends).await;
     run.settled.notify_waiters();
     ids.into_iter().zip(ends).collect()
