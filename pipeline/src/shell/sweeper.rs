@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::core::class::{Class, Failure};
 use crate::core::id::{PageId, SHARDS, SessionId, WriteId};
@@ -25,6 +26,9 @@ const STRAGGLERS_MAX: usize = 32;
 
 /// A sweep takes at most this share of the time: after a long one the next comes later.
 const SHARE: u32 = 20;
+
+/// … but never later than this: a sweep may have taken long because one of its calls hung.
+const PAUSE_MAX: Duration = Duration::from_mins(5);
 
 /// Runs that stopped are looked at again once in so many sweeps: what was left behind in them is rare, and may wait.
 const REVISIT_EVERY: u64 = 6;
@@ -101,7 +105,7 @@ pub(super) async fn sweep(env: &Arc<Env>) {
         let pause = if is_planted(Bug::SweepsWithoutPause) {
             took
         } else {
-            env.settings.sweep_every.max(took * SHARE)
+            env.settings.sweep_every.max((took * SHARE).min(PAUSE_MAX))
         };
         // What a crash left is looked for as soon as its run is known.
         tokio::select! {
