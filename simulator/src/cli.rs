@@ -176,6 +176,9 @@ fn time(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_secs(seconds * u64::from(number)))
 }
 
+/// What a program ends with that Ctrl-C ended, as shells say it.
+pub(crate) const INTERRUPTED: u8 = 130;
+
 /// Runs the program.
 pub fn main() -> ExitCode {
     let args = Args::parse();
@@ -196,6 +199,7 @@ pub fn main() -> ExitCode {
     match done {
         Ok(Verdict::Holds) => ExitCode::SUCCESS,
         Ok(Verdict::Broken) => ExitCode::from(1),
+        Ok(Verdict::Interrupted) => ExitCode::from(INTERRUPTED),
         Err(problem) => {
             eprintln!("trommel-sim: {problem}");
             ExitCode::from(2)
@@ -207,6 +211,8 @@ pub fn main() -> ExitCode {
 enum Verdict {
     Holds,
     Broken,
+    /// All that was looked at held; there was more.
+    Interrupted,
 }
 
 fn cores() -> usize {
@@ -225,6 +231,8 @@ fn teller() -> impl Fn(u64) + Sync {
 }
 
 fn run_seeds(args: &RunArgs) -> Result<Verdict, String> {
+    crate::interrupt::listen()?;
+    eprintln!("searching; Ctrl-C stops and tells what was found by then");
     let found = search(
         &Search {
             first: args.first,
@@ -250,7 +258,10 @@ fn run_seeds(args: &RunArgs) -> Result<Verdict, String> {
         print!("{}", report::coverage(&found));
     }
     let Some((scenario, outcome)) = &found.failing else {
-        return Ok(Verdict::Holds);
+        return Ok(match crate::interrupt::is_asked() {
+            true => Verdict::Interrupted,
+            false => Verdict::Holds,
+        });
     };
     crate::bugs::plant(crate::bugs::named(args.bug.as_deref())?);
     let told = tell_failure(&found, scenario, outcome, args);

@@ -24,6 +24,7 @@ mod evidence;
 pub mod exec;
 mod filling;
 pub mod halt;
+mod interrupt;
 pub mod job_rules;
 pub mod node;
 pub mod oracle;

@@ -204,7 +204,7 @@ pub fn search(search: &Search, tell: &(dyn Fn(u64) + Sync)) -> Found {
             let seed = next.fetch_add(1, Ordering::Relaxed);
             let late = search.time_max.is_some_and(|max| begun.elapsed() > max);
             let enough = search.until == Until::FirstFailure && lock(&found).failures > 0;
-            if seed >= end || late || enough {
+            if seed >= end || late || enough || crate::interrupt::is_asked() {
                 break;
             }
             let scenario = scenario_of(seed, search.days);

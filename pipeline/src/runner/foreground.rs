@@ -207,16 +207,21 @@ impl Foreground {
         let work = async {
             while !self.drain.is_cancelled() {
                 let session = self.session(job, lanes).await?;
-                tokio::select! {
-                    biased;
-                    () = self.drain.cancelled() => {}
-                    () = session.env().kill.cancelled() => {}
-                }
-                session.close().await;
+                self.keep(session).await;
             }
             Ok(())
         };
         self.protection.during(&self.at_work, work).await
+    }
+
+    /// Lets a session work until this process is asked to stop, or its leases are lost; then ends it.
+    pub(super) async fn keep(&self, session: Session) {
+        tokio::select! {
+            biased;
+            () = self.drain.cancelled() => {}
+            () = session.env().kill.cancelled() => {}
+        }
+        session.close().await;
     }
 
     async fn pause_if_last(

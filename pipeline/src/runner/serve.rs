@@ -93,12 +93,7 @@ impl Foreground {
             let ingest = self.ingest(served).await?;
             let session = Session::serve(env, &lanes, &self.who, ingest).await?;
             self.at_work.begin(session.env());
-            tokio::select! {
-                biased;
-                () = self.drain.cancelled() => {}
-                () = session.env().kill.cancelled() => {}
-            }
-            session.close().await;
+            self.keep(session).await;
         }
         Ok(())
     }

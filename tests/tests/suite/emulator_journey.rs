@@ -75,6 +75,22 @@ impl Cloud {
         format!("s3://{}/{prefix}", self.bucket_name)
     }
 
+    /// Writes `job.toml` of this name: one item, carried out by `./work`.
+    pub(crate) fn write_one_item_job(&self, name: &str) {
+        let (ledger, scratch) = (&self.ledger, self.s3("parts"));
+        let job = format!(
+            r#"
+            name = "{name}"
+            input = {{ inline = ["one"] }}
+            ledger = "{ledger}"
+            scratch = "{scratch}"
+            [function]
+            command = ["./work"]
+            "#
+        );
+        self.place.write("job.toml", job);
+    }
+
     pub(crate) async fn read(&self, key: &str) -> String {
         let reader = self.bucket.get(key.as_bytes(), 0, None, None).await;
         let mut reader = reader.unwrap_or_else(|error| panic!("{key}: {error}"));

@@ -40,18 +40,7 @@ async fn a_worker_tells_its_supervisor_that_it_works_and_that_it_drains() {
     };
     let cloud = Cloud::new(emulator, "health").await;
     let place = &cloud.place;
-    let (ledger, scratch) = (&cloud.ledger, cloud.s3("parts"));
-    let job = format!(
-        r#"
-        name = "health"
-        input = {{ inline = ["one"] }}
-        ledger = "{ledger}"
-        scratch = "{scratch}"
-        [function]
-        command = ["./work"]
-        "#
-    );
-    place.write("job.toml", job);
+    cloud.write_one_item_job("health");
     place.script(
         "work",
         r#"read value; note start "$value"; while [ ! -e go ]; do sleep 0.05; done"#,

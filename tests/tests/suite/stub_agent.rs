@@ -84,18 +84,7 @@ async fn a_worker_is_protected_while_an_item_runs_and_not_a_while_after_it() {
     let agent_uri = format!("{}/api/task-1", agent.url);
     cloud.place.set("ECS_AGENT_URI", &agent_uri);
     let place = &cloud.place;
-    let (ledger, scratch) = (&cloud.ledger, cloud.s3("parts"));
-    let job = format!(
-        r#"
-        name = "protected"
-        input = {{ inline = ["one"] }}
-        ledger = "{ledger}"
-        scratch = "{scratch}"
-        [function]
-        command = ["./work"]
-        "#
-    );
-    place.write("job.toml", job);
+    cloud.write_one_item_job("protected");
     place.script("work", WAITS);
     let mut worker = place.start(&["worker", "job.toml", "--lane", "function"]);
     let router = place.start(&["run", "job.toml", "--role", "router"]);
