@@ -9,11 +9,13 @@ use bollard::container::{AttachContainerResults, LogOutput};
 use bollard::errors::Error;
 use bollard::models::{ContainerCreateBody, ContainerState, ContainerSummary};
 use bollard::query_parameters::{
-    AttachContainerOptionsBuilder, CreateContainerOptionsBuilder, ListContainersOptionsBuilder,
-    LogsOptionsBuilder, RemoveContainerOptionsBuilder, StopContainerOptionsBuilder,
+    AttachContainerOptionsBuilder, CreateContainerOptionsBuilder, EventsOptionsBuilder,
+    ListContainersOptionsBuilder, LogsOptionsBuilder, RemoveContainerOptionsBuilder,
+    StopContainerOptionsBuilder,
 };
 use futures_util::stream::BoxStream;
 use futures_util::{StreamExt as _, TryStreamExt as _};
+use jiff::Timestamp;
 use tokio::sync::OnceCell;
 
 use crate::adapters::command::child::Listen;
@@ -185,6 +187,38 @@ impl Engine {
     pub(super) async fn state(&self, id: &str) -> Result<ContainerState, EngineError> {
         let container = self.docker().await?.inspect_container(id, None).await?;
         Ok(container.state.unwrap_or_default())
+    }
+
+    /// Whether its memory has a limit.
+    pub(super) async fn is_bounded(&self, id: &str) -> Result<bool, EngineError> {
+        let container = self.docker().await?.inspect_container(id, None).await?;
+        let limit = container.host_config.and_then(|config| config.memory);
+        Ok(limit.is_some_and(|bytes| bytes > 0))
+    }
+
+    /// Whether the engine was asked to send it a signal since then. It tells that of its own accord before it
+    /// tells the end, and remembers a few hundred events.
+    pub(super) async fn was_signalled(
+        &self,
+        id: &str,
+        since: Timestamp,
+    ) -> Result<bool, EngineError> {
+        let now = Timestamp::now();
+        let filters = HashMap::from([("container", vec![id]), ("event", vec!["kill"])]);
+        let options = EventsOptionsBuilder::new()
+            .since(&since.as_second().to_string())
+            .until(&format!(
+                "{}.{:09}",
+                now.as_second(),
+                now.subsec_nanosecond()
+            ))
+            .filters(&filters)
+            .build();
+        let mut events = Box::pin(self.docker().await?.events(Some(options)));
+        match events.next().await {
+            Some(told) => Ok(told.map(|_| true)?),
+            None => Ok(false),
+        }
     }
 
     /// The labels of one container, by identifier or name.

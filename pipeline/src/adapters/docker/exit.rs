@@ -11,6 +11,9 @@ const SIGNAL_BASE: i64 = 128;
 /// The highest of the signals that mean something (signal(7)); codes above are the program's own.
 const SIGNAL_MAX: i64 = 31;
 
+/// The signal that the kernel ends a container with whose memory is used up, and that nobody survives.
+pub(super) const SIGKILL: i32 = 9;
+
 /// How it ended.
 pub(super) fn exit_of(state: &ContainerState) -> Exit {
     let Some(code) = state.exit_code else {

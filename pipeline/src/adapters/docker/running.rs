@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 use super::container::{Fed, LOG_KEPT_BYTES};
 use super::engine::{Engine, EngineError, Output};
-use super::exit::exit_of;
+use super::exit::{SIGKILL, exit_of};
 use crate::adapters::command::child::{
     Ended, Exit, FED_BYTES, Listen, Pieces, READ_BYTES, gather, keep_end,
 };
@@ -216,6 +216,10 @@ impl<'a> Running<'a> {
             {
                 Exit::TooLong(timeout)
             }
+            (Exit::Signal(SIGKILL), _) if !stopped => {
+                let why = killed(engine, id, &state).await;
+                why.map_err(|error| error.failure())?
+            }
             (exit, _) => exit,
         };
         Ok(heard.ended(exit, stopped))
@@ -260,16 +264,36 @@ impl Heard {
     }
 }
 
+/// Why one was killed that we did not kill. The engine says it of most that were out of memory; it hears of
+/// that separately, and on a busy machine after the end (containerd's issue 12260) or never, if it began to
+/// listen too late. So one with a limit that nobody had the engine kill counts as out of memory, too: no
+/// process of a container can kill its first one, which at most passes on that a child was killed.
+pub(super) async fn killed(
+    engine: &Engine,
+    id: &str,
+    state: &ContainerState,
+) -> Result<Exit, EngineError> {
+    let started = time(state.started_at.as_deref()).unwrap_or(Timestamp::UNIX_EPOCH);
+    if engine.is_bounded(id).await? && !engine.was_signalled(id, started).await? {
+        return Ok(Exit::OutOfMemory);
+    }
+    Ok(Exit::Signal(SIGKILL))
+}
+
 /// How long it has run, or ran.
 fn age_of(state: &ContainerState) -> Duration {
-    let time = |text: &Option<String>| text.as_deref()?.parse::<Timestamp>().ok();
-    let Some(started) = time(&state.started_at) else {
+    let Some(started) = time(state.started_at.as_deref()) else {
         return Duration::ZERO;
     };
     // One that runs has the year 1 there.
-    let ended = time(&state.finished_at).filter(|ended| *ended > started);
+    let ended = time(state.finished_at.as_deref()).filter(|ended| *ended > started);
     let ended = ended.unwrap_or_else(Timestamp::now);
     ended.duration_since(started).try_into().unwrap_or_default()
+}
+
+/// A time as the engine writes it.
+fn time(text: Option<&str>) -> Option<Timestamp> {
+    text?.parse().ok()
 }
 
 async fn until(deadline: Option<Instant>) {

@@ -14,9 +14,10 @@ use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::time::Instant;
 
-use bollard::models::ContainerSummary;
+use bollard::models::{ContainerCreateBody, ContainerSummary, HostConfig};
 
 use super::*;
+use crate::adapters::command::child::Exit;
 use crate::core::id::{Epoch, Generation, PageId, RunId};
 use crate::core::item::Input as ItemInput;
 use crate::core::job::Network;
@@ -294,6 +295,62 @@ async fn a_container_that_needs_more_memory_than_it_may_have_is_out_of_memory() 
         report.starts_with("failed OutOfMemory: it needed more memory"),
         "{report}"
     );
+}
+
+/// Many at once keep the engine busy, so that it hears of some ends before it hears what they came of.
+#[tokio::test]
+#[ignore = "needs Docker's engine: cargo test --workspace docker -- --include-ignored"]
+async fn containers_out_of_memory_say_so_also_when_the_engine_hears_of_it_late() {
+    let mut spec = script("tail /dev/zero");
+    spec.memory_bytes = Some(16 << 20);
+    let executor = executor(spec);
+    let calls = (0..24).map(|_| report_of(&executor, value("1")));
+    for report in futures_util::future::join_all(calls).await {
+        assert!(report.starts_with("failed OutOfMemory"), "{report}");
+    }
+}
+
+/// How a container was killed, as far as the engine does not say that it was for memory.
+async fn killed(script: &str, memory: Option<i64>, signal: Option<&str>) -> Exit {
+    let engine = Engine::default();
+    let body = ContainerCreateBody {
+        image: Some(image().to_owned()),
+        cmd: Some(["sh", "-c", script].map(str::to_owned).into()),
+        host_config: Some(HostConfig {
+            memory,
+            ..HostConfig::default()
+        }),
+        ..ContainerCreateBody::default()
+    };
+    let name = format!("trommel-test-{:016x}", rand::random::<u64>());
+    let id = engine.create(&name, body).await.expect("made");
+    engine.start(&id).await.expect("started");
+    if let Some(signal) = signal {
+        let sent = Command::new("docker")
+            .args(["kill", "-s", signal, &id])
+            .output();
+        assert!(sent.expect("docker is there").status.success());
+    }
+    engine.wait(&id).await.expect("it ends");
+    let state = engine.state(&id).await.expect("it is there");
+    assert_eq!(state.exit_code, Some(137), "{script}");
+    let why = running::killed(&engine, &id, &state).await;
+    engine.remove(&id).await.expect("it is over");
+    why.expect("the engine answers")
+}
+
+#[tokio::test]
+#[ignore = "needs Docker's engine: cargo test --workspace docker -- --include-ignored"]
+async fn one_with_a_limit_that_nobody_had_killed_was_out_of_memory() {
+    let (limit, sent) = (Some(16 << 20), Some("KILL"));
+    assert_eq!(
+        killed("tail /dev/zero", limit, None).await,
+        Exit::OutOfMemory
+    );
+    let by_hand = Exit::Signal(exit::SIGKILL);
+    assert_eq!(killed(SLEEP, limit, sent).await, by_hand);
+    assert_eq!(killed(SLEEP, None, sent).await, by_hand);
+    assert_eq!(killed("exit 137", None, None).await, by_hand);
 }
 
 #[tokio::test]
