@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 
 use super::process::Tail;
 use crate::adapters::invocation::Invocation;
@@ -79,9 +79,13 @@ pub(super) struct NotAsked;
 #[derive(Default)]
 struct State {
     /// Lies there.
-    waiting: Option<(Task, oneshot::Sender<Said>)>,
-    /// Was taken: its id, and who waits for the answer.
-    taken: Option<(String, oneshot::Sender<Said>)>,
+    waiting: Option<Task>,
+    /// The id of what was taken.
+    taken: Option<String>,
+    /// What was said of it.
+    answer: Option<Said>,
+    /// Whether nobody has heard of that yet.
+    is_untold: bool,
     /// Whether the process ever asked for work.
     is_up: bool,
     init_error: Option<InitError>,
@@ -92,6 +96,8 @@ pub(super) struct Desk {
     state: Mutex<State>,
     /// An event was laid down.
     laid: Notify,
+    /// An answer was.
+    answered: Notify,
     /// The process asked for the first time, or said that it cannot.
     up: Notify,
     pub(super) tail: Arc<Tail>,
@@ -102,6 +108,7 @@ impl Desk {
         Arc::new(Self {
             state: Mutex::default(),
             laid: Notify::new(),
+            answered: Notify::new(),
             up: Notify::new(),
             tail,
         })
@@ -111,12 +118,27 @@ impl Desk {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lays an event down; the answer comes where it is told.
-    pub(super) fn lay(&self, task: Task) -> oneshot::Receiver<Said> {
-        let (sender, receiver) = oneshot::channel();
-        self.state().waiting = Some((task, sender));
+    /// Lays an event down.
+    pub(super) fn lay(&self, task: Task) {
+        let mut state = self.state();
+        state.waiting = Some(task);
+        state.answer = None;
+        drop(state);
         self.laid.notify_one();
-        receiver
+    }
+
+    /// Takes the answer to what was laid down, as soon as there is one.
+    pub(super) async fn answer(&self) -> Said {
+        loop {
+            if let Some(said) = self.take_answer() {
+                return said;
+            }
+            self.answered.notified().await;
+        }
+    }
+
+    pub(super) fn take_answer(&self) -> Option<Said> {
+        self.state().answer.take()
     }
 
     /// Whether the event that was laid down last still lies there.
@@ -142,23 +164,29 @@ impl Desk {
 
     fn take(&self) -> Option<Task> {
         let mut state = self.state();
-        let (task, sender) = state.waiting.take()?;
-        state.taken = Some((task.id.clone(), sender));
+        let task = state.waiting.take()?;
+        state.taken = Some(task.id.clone());
         drop(state);
         self.tail.begin();
         Some(task)
     }
 
-    /// Takes what the function said of this request.
+    /// Takes what the function said of this request. Whoever asked finds it here, and hears of it by [`Desk::tell`].
     pub(super) fn said(&self, id: &str, said: Said) -> Result<(), NotAsked> {
         let mut state = self.state();
-        let (_, sender) = state
-            .taken
-            .take_if(|(taken, _)| taken == id)
-            .ok_or(NotAsked)?;
-        // Whoever asked may be gone.
-        let _ = sender.send(said);
+        state.taken.take_if(|taken| taken == id).ok_or(NotAsked)?;
+        state.answer = Some(said);
+        state.is_untold = true;
         Ok(())
+    }
+
+    /// Wakes whoever asked, if there is an answer. Called when the process has been told that its answer came: it can do nothing
+    /// before, and asks for the next event while the last one's asker wakes up.
+    pub(super) fn tell(&self) {
+        let is_untold = std::mem::take(&mut self.state().is_untold);
+        if is_untold {
+            self.answered.notify_one();
+        }
     }
 
     /// The process cannot start.
@@ -186,7 +214,44 @@ impl Desk {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
+
     use super::*;
+
+    fn task() -> Task {
+        let invocation = Invocation {
+            event: "1".to_owned(),
+            context: String::new(),
+        };
+        Task::new(invocation, Duration::from_secs(1))
+    }
+
+    #[tokio::test]
+    async fn an_answer_lies_there_before_its_asker_is_woken() {
+        let desk = Desk::new(Arc::default());
+        desk.lay(task());
+        let mut asker = std::pin::pin!(desk.answer());
+        assert!(asker.as_mut().now_or_never().is_none());
+        let taken = desk.next().await;
+        assert!(desk.said("another", Said::TooLong).is_err());
+        desk.said(&taken.id, Said::TooLong).expect("it was asked");
+        // Its process may die here: whoever hears of that looks first whether it has answered.
+        assert_eq!(desk.take_answer(), Some(Said::TooLong));
+        assert!(desk.said(&taken.id, Said::TooLong).is_err(), "once");
+    }
+
+    #[tokio::test]
+    async fn an_asker_who_waits_is_woken_when_it_is_told() {
+        let desk = Desk::new(Arc::default());
+        desk.lay(task());
+        let waiting = Arc::clone(&desk);
+        let asker = tokio::spawn(async move { waiting.answer().await });
+        let taken = desk.next().await;
+        desk.said(&taken.id, Said::TooLong).expect("it was asked");
+        desk.tell();
+        let heard = tokio::time::timeout(Duration::from_secs(10), asker).await;
+        assert_eq!(heard.expect("it is woken").expect("it ends"), Said::TooLong);
+    }
 
     #[test]
     fn a_request_id_is_a_uuid_of_version_4() {

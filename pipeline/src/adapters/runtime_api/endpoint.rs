@@ -4,8 +4,10 @@
 //! gracefully ask for at their start. Which process speaks is known by the port.
 
 use std::convert::Infallible;
+use std::future::{Future as _, poll_fn};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -94,19 +96,24 @@ async fn connection(stream: TcpStream, desk: Arc<Desk>, arn: Arc<str>) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "a connection stays slow");
     }
-    let service = service_fn(move |request| {
+    let service = service_fn(|request| {
         let (desk, arn) = (Arc::clone(&desk), Arc::clone(&arn));
         async move { Ok::<_, Infallible>(answer(request, &desk, &arn).await) }
     });
-    let served = http1::Builder::new()
-        .serve_connection(TokioIo::new(stream), service)
-        .await;
+    let mut serving = pin!(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+    let served = poll_fn(|context| {
+        let served = serving.as_mut().poll(context);
+        // What it had to write is written.
+        desk.tell();
+        served
+    });
+    let served = served.await;
     if let Err(error) = served {
         tracing::trace!(%error, "a connection ended");
     }
 }
 
-async fn answer(request: Request<Incoming>, desk: &Desk, arn: &str) -> Response<Full<Bytes>> {
+async fn answer(request: Request<Incoming>, desk: &Arc<Desk>, arn: &str) -> Response<Full<Bytes>> {
     let path = request.uri().path().to_owned();
     let is_post = request.method() == Method::POST;
     if let Some(rest) = path.strip_prefix(EXTENSION) {

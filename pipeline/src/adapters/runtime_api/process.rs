@@ -357,14 +357,14 @@ impl Ready {
     /// # Errors
     /// It ended before it answered.
     pub(super) async fn ask(&mut self, task: Task) -> Result<Said, Death> {
-        let mut answer = self.desk.lay(task);
+        self.desk.lay(task);
         let why = tokio::select! {
             biased;
-            Ok(said) = &mut answer => return Ok(said),
+            said = self.desk.answer() => return Ok(said),
             why = ended(&mut self.exit) => why,
         };
         // An answer may have come with the death.
-        if let Ok(said) = answer.try_recv() {
+        if let Some(said) = self.desk.take_answer() {
             return Ok(said);
         }
         let was_asked = !self.desk.is_untaken();
