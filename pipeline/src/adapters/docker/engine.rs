@@ -196,17 +196,18 @@ impl Engine {
         Ok(limit.is_some_and(|bytes| bytes > 0))
     }
 
-    /// Whether the engine was asked to send it a signal since then. It tells that of its own accord before it
-    /// tells the end, and remembers a few hundred events.
-    pub(super) async fn was_signalled(
+    /// Whether it is certain that the engine sent it no signal since it was started at that time. The engine tells
+    /// a signal before the end it leads to, and remembers a few hundred events, none of before its own start: if
+    /// it still knows the container's start, it knows what came after.
+    pub(super) async fn sent_no_signal(
         &self,
         id: &str,
-        since: Timestamp,
+        started: Timestamp,
     ) -> Result<bool, EngineError> {
         let now = Timestamp::now();
-        let filters = HashMap::from([("container", vec![id]), ("event", vec!["kill"])]);
+        let filters = HashMap::from([("container", vec![id]), ("event", vec!["start", "kill"])]);
         let options = EventsOptionsBuilder::new()
-            .since(&since.as_second().to_string())
+            .since(&started.as_second().to_string())
             .until(&format!(
                 "{}.{:09}",
                 now.as_second(),
@@ -214,11 +215,13 @@ impl Engine {
             ))
             .filters(&filters)
             .build();
-        let mut events = Box::pin(self.docker().await?.events(Some(options)));
-        match events.next().await {
-            Some(told) => Ok(told.map(|_| true)?),
-            None => Ok(false),
-        }
+        let events = self.docker().await?.events(Some(options));
+        let events: Vec<_> = events.try_collect().await?;
+        let actions: Vec<_> = events
+            .iter()
+            .filter_map(|event| event.action.as_deref())
+            .collect();
+        Ok(actions == ["start"])
     }
 
     /// The labels of one container, by identifier or name.

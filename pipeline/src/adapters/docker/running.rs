@@ -274,7 +274,7 @@ pub(super) async fn killed(
     state: &ContainerState,
 ) -> Result<Exit, EngineError> {
     let started = time(state.started_at.as_deref()).unwrap_or(Timestamp::UNIX_EPOCH);
-    if engine.is_bounded(id).await? && !engine.was_signalled(id, started).await? {
+    if engine.is_bounded(id).await? && engine.sent_no_signal(id, started).await? {
         return Ok(Exit::OutOfMemory);
     }
     Ok(Exit::Signal(SIGKILL))
