@@ -1,5 +1,8 @@
 //! Carries out a scenario: chaos first, then everything is healed and the run must come to its end.
 
+mod chaos;
+mod redriving;
+mod rest;
 mod serving;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -7,25 +10,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use trommel::core::price::Usage;
-use trommel::core::redrive::Selection;
-use trommel::core::run::{RunEvent, RunStatus, Wish};
+use trommel::core::run::RunStatus;
 use trommel::core::time::Tick;
-use trommel::ledger::Redrive;
 use trommel::ports::table::TableProfile;
 
 use crate::budget::Budget;
 use crate::charges::Policy;
-use crate::cluster::{Behaviour, Cluster, Process};
+use crate::cluster::{Cluster, Process};
 use crate::evidence::Evidence;
 use crate::halt::{Halt, Limits};
 use crate::node::{Node, Skew};
 use crate::oracle::{Compared, Oracle, Violation};
 use crate::own::{Data, EndedItem, Own};
 use crate::point::{Kind, Operation, Point};
-use crate::probe::{Probe, Probes};
-use crate::scenario::{self, Happening, LINES_KEY, Role, Scenario, Trouble, Workload, worker};
-use crate::services::{Ground, Source};
+use crate::probe::Probes;
+use crate::scenario::{self, LINES_KEY, Scenario, Workload, worker};
+use crate::services::Ground;
 use crate::simulation::Simulation;
+use redriving::Weather;
 
 /// What DynamoDB allows, and how long a session there gathers outcomes.
 pub const SHARED: TableProfile = TableProfile {
@@ -46,9 +48,6 @@ const CALM_SESSIONS_AWAY: u32 = 12;
 
 /// … and what a finalizer waits for those who may still settle.
 const CALM_MORE_AWAY: Duration = Duration::from_mins(2);
-
-/// A run is resumed so often; one that pauses by breach again and again is left PAUSED.
-const RESUMES_MAX: u32 = 3;
 
 /// Polls of tasks after which a scenario counts as stuck: a busy one has some ten thousand.
 const STEPS_MAX: u64 = 3_000_000;
@@ -283,13 +282,6 @@ fn deaths_max(scenario: &Scenario) -> u32 {
     u32::try_from(4 * killers).unwrap_or(u32::MAX)
 }
 
-/// What a redrive meets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Weather {
-    Calm,
-    Stormy,
-}
-
 struct Stage<'a> {
     scenario: &'a Scenario,
     own: Option<&'a Own>,
@@ -453,364 +445,6 @@ impl Stage<'_> {
 
     fn all_over(&self) -> bool {
         self.cluster.is_over()
-    }
-
-    /// Troubles at their time; faults until the time is over.
-    fn chaos(&mut self) -> Result<(), Halt> {
-        enum Step<'a> {
-            Begin(&'a Trouble),
-            End(&'a Trouble),
-        }
-        let mut steps = Vec::new();
-        for trouble in &self.scenario.troubles {
-            steps.push((trouble.at_ms, Step::Begin(trouble)));
-            steps.push((trouble.at_ms + trouble.for_ms, Step::End(trouble)));
-        }
-        steps.sort_by_key(|(at_ms, _)| *at_ms);
-        for (at_ms, step) in steps {
-            self.sim
-                .run_until(Tick::default() + Duration::from_millis(at_ms))?;
-            match step {
-                Step::Begin(trouble) => self.begin(trouble)?,
-                Step::End(trouble) => self.end(trouble)?,
-            }
-        }
-        let healed = Tick::default() + Duration::from_secs(self.scenario.chaos_seconds);
-        while self.sim.now() < healed && !self.cluster.is_undriven() {
-            self.look()?;
-        }
-        Ok(())
-    }
-
-    fn begin(&mut self, trouble: &Trouble) -> Result<(), Halt> {
-        let name = trouble.node.as_str();
-        let length = Duration::from_millis(trouble.for_ms);
-        let until = self.sim.now() + length;
-        let what = trouble.what;
-        self.sim
-            .trace(&format_args!("{what:?} of {name} for {length:?}"));
-        match what {
-            Happening::Crash => {
-                self.sim.sometimes(Probe::Killed);
-                self.sim.node(name).crash();
-            }
-            Happening::Freeze => {
-                self.sim.sometimes(Probe::Frozen);
-                self.sim.node(name).freeze(length);
-            }
-            Happening::Cut => self.cluster.table().cut(name, until),
-            Happening::Heat => self.cluster.table().heat(until),
-            Happening::Drain => {
-                for process in self.cluster.processes() {
-                    if process.node().name() == name && !process.is_over() {
-                        self.sim.sometimes(Probe::Drained);
-                        process.drain();
-                    }
-                }
-            }
-            Happening::Overwrite => {
-                if let Some(number) = self.number_of(name) {
-                    self.sim.sometimes(Probe::Overwritten);
-                    self.sim.block_on(self.put(number))?;
-                }
-            }
-            Happening::Delete => {
-                if self.number_of(name).is_some() {
-                    self.sim.sometimes(Probe::Deleted);
-                    let input = self.cluster.stores().input.clone();
-                    let deleted = self
-                        .sim
-                        .block_on(async { input.delete(name.as_bytes()).await })?;
-                    deleted.expect("memory deletes all");
-                }
-            }
-            Happening::Pause if self.scenario.events.is_some() => self.pause_window()?,
-            Happening::Pause => {
-                let (ledger, run) = (self.cluster.ledger(), self.cluster.run());
-                let wished = self
-                    .sim
-                    .block_on(async { ledger.wish(&run, Wish::Pause).await })?;
-                // One that has ended cannot be paused.
-                if wished.is_ok() {
-                    self.sim.sometimes(Probe::AskedToPause);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn end(&mut self, trouble: &Trouble) -> Result<(), Halt> {
-        match trouble.what {
-            Happening::Crash | Happening::Drain => self.start(&trouble.node),
-            Happening::Pause if self.scenario.events.is_some() => self.resume_windows()?,
-            Happening::Pause => self.resume()?,
-            Happening::Freeze
-            | Happening::Cut
-            | Happening::Heat
-            | Happening::Overwrite
-            | Happening::Delete => {}
-        }
-        Ok(())
-    }
-
-    /// Nothing goes wrong any more, and every node is back.
-    fn heal(&self) {
-        self.sim.trace(&"healed");
-        self.cluster.set_faults(Source::Calm);
-        self.cluster.injector().crash_at(None);
-        self.start_all();
-    }
-
-    fn resume(&mut self) -> Result<(), Halt> {
-        let (ledger, run) = (self.cluster.ledger(), self.cluster.run());
-        let row = self.sim.block_on(async { ledger.run(&run).await })?;
-        let row = row.expect("the run has a row");
-        if row.state.status != RunStatus::Paused {
-            return Ok(());
-        }
-        let resumed = self
-            .sim
-            .block_on(async { ledger.resume(&row, None).await })?;
-        if resumed.is_ok() {
-            self.sim.sometimes(Probe::Resumed);
-            self.start_all();
-        }
-        Ok(())
-    }
-
-    fn status(&self) -> Result<RunStatus, Halt> {
-        if self.scenario.events.is_some() {
-            return self.worst_of_windows();
-        }
-        let (ledger, run) = (self.cluster.ledger(), self.cluster.run());
-        let row = self.sim.block_on(async { ledger.run(&run).await })?;
-        Ok(row.map_or(RunStatus::Running, |row| row.state.status))
-    }
-
-    fn until_all_left(&mut self, latest: Tick) -> Result<(), Halt> {
-        while !self.all_over() && self.sim.now() < latest {
-            if self.cluster.is_undriven() {
-                self.send_workers_home();
-            } else if self.may_have_missed_a_resume() && self.status()? == RunStatus::Running {
-                // A router alone would wait for ever for the worker that left.
-                self.start_all();
-            }
-            self.look()?;
-        }
-        Ok(())
-    }
-
-    /// Those who left while it was PAUSED did not see that it was resumed meanwhile, and one that was drained may have
-    /// left only now: their operator starts them again.
-    fn may_have_missed_a_resume(&self) -> bool {
-        self.sim.happened(Probe::Resumed) || self.sim.happened(Probe::Drained)
-    }
-
-    /// A worker waits for more until its operator sees that there is none.
-    fn send_workers_home(&self) {
-        for process in self.cluster.processes() {
-            if process.role() == Role::Worker && !process.is_over() {
-                process.drain();
-            }
-        }
-    }
-
-    /// Everybody leaves in time, and what they leave keeps every promise.
-    fn come_to_rest(&mut self, oracle: &mut Oracle<'_>) -> Result<(), Halt> {
-        let latest = self.sim.now() + self.calm_max;
-        self.resumed = 0;
-        loop {
-            self.until_all_left(latest)?;
-            let status = self.status()?;
-            if self.sim.now() >= latest || self.resumed >= RESUMES_MAX {
-                break;
-            }
-            self.resumed += 1;
-            match status {
-                RunStatus::Paused => {
-                    self.sim.sometimes(Probe::RestedPaused);
-                    self.resume()?;
-                }
-                RunStatus::Running if self.may_have_missed_a_resume() => self.start_all(),
-                RunStatus::Running
-                | RunStatus::Succeeded
-                | RunStatus::Failed
-                | RunStatus::Aborted => break,
-            }
-        }
-        let status = self.status()?;
-        match status {
-            RunStatus::Succeeded => self.sim.sometimes(Probe::Succeeded),
-            RunStatus::Failed => self.sim.sometimes(Probe::Failed),
-            RunStatus::Paused | RunStatus::Running | RunStatus::Aborted => {}
-        }
-        let late = (!self.all_over()).then(|| {
-            let status = status.as_str();
-            let calm = self.calm_max;
-            format!("{calm:?} after it was healed the run is {status}, and processes work on it")
-        });
-        oracle.note("L2", late);
-        oracle.at_any_time();
-        let (ledger, run) = (self.cluster.ledger(), self.cluster.run());
-        let row = self.sim.block_on(async { ledger.run(&run).await })?;
-        let row = row.expect("the run has a row");
-        let (pages, places) = oracle.pages_at_rest(&row)?;
-        // What a service elsewhere did to a call is not known here, nor how long it took.
-        if self.own.is_some() || self.ground.is_some() {
-            return Ok(());
-        }
-        self.evidence().check(oracle, &pages, &places)
-    }
-
-    /// False if there is nothing to redrive.
-    fn redrive(&mut self, oracle: &mut Oracle<'_>, weather: Weather) -> Result<bool, Halt> {
-        let (ledger, run) = (self.cluster.ledger(), self.cluster.run());
-        let row = self.sim.block_on(async { ledger.run(&run).await })?;
-        let row = row.expect("the run has a row");
-        let before = oracle.succeeded()?;
-        let left = before.len() as u64 == row.total;
-        if left || row.state.status == RunStatus::Running || row.total_final().is_none() {
-            return Ok(false);
-        }
-        // What was deleted is put back, and what changed is taken as it is now.
-        let refresh = self.scenario.changes_input();
-        let Workload {
-            small,
-            large,
-            lines,
-            ..
-        } = self.scenario.workload;
-        if refresh && !lines {
-            self.sim.block_on(async {
-                for number in 0..small + large {
-                    self.put(number).await;
-                }
-            })?;
-        }
-        let failed_only = self.scenario.redrive_failed_only && weather == Weather::Calm;
-        let narrow = self.scenario.rules.selection.as_ref();
-        let narrow = narrow.filter(|_| weather == Weather::Calm && self.own.is_none());
-        let selection = narrow.cloned().unwrap_or_else(|| Selection {
-            pending: failed_only.then_some(false),
-            ..Selection::default()
-        });
-        let evidence = self.evidence();
-        let chosen = evidence.choose(oracle, &selection)?;
-        let selective = failed_only || narrow.is_some();
-        // Which object an item is, is not known where some came or went meanwhile.
-        let by_input = selection.key.is_some()
-            || selection.larger_bytes.is_some()
-            || selection.smaller_bytes.is_some();
-        let is_known = !(by_input && self.scenario.changes_input());
-        let redrive = Redrive { selection, refresh };
-        let failed = oracle.failed()?;
-        let event = RunEvent::Redrive;
-        let changed = self
-            .sim
-            .block_on(async { ledger.change_run(&row, &event, Some(&redrive)).await })?;
-        if changed.is_err() {
-            return Ok(false);
-        }
-        self.sim.sometimes(Probe::Redriven);
-        self.sim.trace(&"redriven");
-        match weather {
-            Weather::Calm => self.cluster.set_behaviour(Behaviour {
-                flaky: 0,
-                bad: 0,
-                throttled: 0,
-                panics: 0,
-                killers: 0,
-                slow: 0,
-                ..self.scenario.handler
-            }),
-            Weather::Stormy => {
-                self.sim.sometimes(Probe::RedrivenInStorm);
-                self.cluster.set_faults(self.scenario.faults.source());
-            }
-        }
-        self.start_all();
-        match weather {
-            Weather::Stormy => self.storm(Duration::from_secs(self.scenario.chaos_seconds / 2))?,
-            Weather::Calm if selective => {
-                self.until_all_left(self.sim.now() + self.calm_max)?;
-                self.sim.sometimes(Probe::RedrivenSelected);
-                let generation = row.state.generation.0 + 1;
-                let pages = oracle.pages()?;
-                if is_known {
-                    let broken = evidence.chosen_wrong(&chosen, generation, &pages)?;
-                    oracle.note("L5", broken);
-                }
-                if failed_only && narrow.is_none() {
-                    self.sim.sometimes(Probe::RedrivenFailedOnly);
-                    oracle.settled_again(&failed)?;
-                }
-            }
-            Weather::Calm => {}
-        }
-        self.come_to_rest(oracle)?;
-        oracle.redriven(&before, row.state.generation.0 + 1);
-        if weather == Weather::Stormy || self.own.is_some() || !is_known {
-            return Ok(true);
-        }
-        let after = self.sim.block_on(async { ledger.run(&run).await })?;
-        let after = after.expect("the run has a row");
-        let successes = oracle.succeeded()?;
-        let succeeded = successes.len() as u64;
-        // What was pending and not selected may have ended late, by those who only then heard of the former end
-        // or found its holder dead.
-        // What a former redrive asked for may arrive late too.
-        let may_be_late = row.state.generation.0 > 0 && self.cluster.injector().struck() > 0;
-        let left = match may_be_late {
-            true => chosen.left.difference(&successes).count() as u64,
-            false => chosen.left.len() as u64,
-        };
-        let (mut late, mut late_failures) = (0, 0);
-        if selective {
-            late_failures = oracle.failed()?.difference(&failed).count() as u64;
-            late = oracle.aborted()?.difference(&chosen.left).count() as u64 + late_failures;
-        }
-        // What was left as it was may be too much for a success.
-        let good = late_failures > 0 || left > 0 || after.state.status == RunStatus::Succeeded;
-        let converged = good && succeeded + left + late == after.total;
-        let broken = (!converged).then(|| {
-            let (status, total) = (after.state.status.as_str(), after.total);
-            format!(
-                "a redrive without failures ended as {status}, {succeeded} of {total} succeeded"
-            )
-        });
-        oracle.note("L5", broken);
-        Ok(true)
-    }
-
-    /// Faults for so long, or until everybody left.
-    fn storm(&mut self, length: Duration) -> Result<(), Halt> {
-        let healed = self.sim.now() + length;
-        while self.sim.now() < healed && !self.cluster.is_undriven() {
-            self.look()?;
-        }
-        self.heal();
-        Ok(())
-    }
-
-    /// L4: once a session lives that buries the dead, nothing is lent.
-    fn permits_come_back(&mut self, oracle: &mut Oracle<'_>) -> Result<(), Halt> {
-        if self.scenario.is_calm() && self.cluster.injector().struck() == 0 {
-            oracle.nobody_is_left()?;
-        }
-        if oracle.lent_or_live()?.is_none() {
-            oracle.note("L4", None);
-            return Ok(());
-        }
-        self.sim.sometimes(Probe::PermitsCameBack);
-        let janitor = self.sim.node("janitor");
-        self.cluster.watch_only(&janitor);
-        let latest = self.sim.now() + Duration::from_secs(150);
-        while oracle.lent_or_live()?.is_some() && self.sim.now() < latest {
-            self.look()?;
-        }
-        let left = oracle.lent_or_live()?;
-        oracle.note("L4", left);
-        Ok(())
     }
 }
 
