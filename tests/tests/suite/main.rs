@@ -18,6 +18,7 @@ mod emulator_arms;
 mod emulator_aws;
 mod emulator_chaos;
 mod emulator_commands;
+mod emulator_doctor;
 mod emulator_events;
 mod emulator_functions;
 mod emulator_functions_ecs;

@@ -149,6 +149,14 @@ impl TaskEvents {
         Ok(())
     }
 
+    /// Whether the queue's policy lets the rule send.
+    pub(in crate::adapters::aws) fn is_let_in(
+        &self,
+        attributes: &Attributes,
+    ) -> Result<bool, ApplyError> {
+        Ok(self.policy(attributes)?.is_none())
+    }
+
     /// The queue's policy with our statement in it; none if it is there.
     fn policy(&self, attributes: &Attributes) -> Result<Option<String>, ApplyError> {
         let arn = queue::arn(attributes);

@@ -5,6 +5,7 @@
 mod buckets;
 mod clock;
 mod ingest;
+mod lanes;
 mod ledger;
 
 use serde::Serialize;
@@ -90,6 +91,7 @@ pub async fn examine(clients: &Clients, job: &Job, wall: &dyn Clock) -> Vec<Chec
     if let InputSpec::Events(events) = &job.input {
         checks.extend(ingest::examine(clients, events).await);
     }
+    checks.extend(lanes::examine(clients, job).await);
     for (what, place) in places(job) {
         checks.push(buckets::examine(clients, what, &place).await);
     }
