@@ -149,10 +149,6 @@ impl Evidence<'_> {
             // Who takes over the page of a dead worker writes what it knows afterwards, and may die in between.
             return (!workers_died).then(|| format!("{id} is {outcome:?}, and nothing says why"));
         };
-        // Evidence is not fenced: the page is the truth.
-        if self.cluster.table().has_late_evidence(id, row.generation) {
-            return None;
-        }
         let key = (id, row.generation.0);
         let class = row.failure.class.to_string();
         let wrong = |why: &str| Some(format!("{id} is {outcome:?}, its evidence {row:?}: {why}"));

@@ -193,6 +193,12 @@ pub enum PageEvent {
         /// The session.
         session: SessionId,
     },
+    /// This session lives, and does not let go of the page of a run that has ended: it is taken, which fences what it sends
+    /// late.
+    Revoke {
+        /// The session.
+        session: SessionId,
+    },
     /// A redrive takes the items of these indexes (those that are still pending need no naming).
     Reopen {
         /// The redrive's generation.
@@ -307,6 +313,7 @@ impl Page {
                 now,
             } => self.release(session, *epoch, *now),
             PageEvent::HolderDied { session } => self.holder_died(session),
+            PageEvent::Revoke { session } => self.revoke(session),
             PageEvent::Reopen { generation, items } => self.reopen(*generation, items),
         }
     }
@@ -453,7 +460,8 @@ impl Page {
         }
     }
 
-    fn holder_died(&self, session: &SessionId) -> Result<(Self, Effects), Refusal> {
+    /// The page without this holder.
+    fn taken_from(&self, session: &SessionId) -> Result<Self, Refusal> {
         match &self.status {
             PageStatus::Leased { session: holder } if holder == session => {}
             PageStatus::Leased { .. }
@@ -462,10 +470,21 @@ impl Page {
             | PageStatus::Settled => return Err(Refusal::Done),
         }
         let mut page = self.clone();
-        let mut effects = Effects::default();
         page.epoch = self.epoch.next();
-        page.deaths += 1;
         page.status = PageStatus::Ready;
+        Ok(page)
+    }
+
+    fn revoke(&self, session: &SessionId) -> Result<(Self, Effects), Refusal> {
+        let mut page = self.taken_from(session)?;
+        page.alone = None;
+        Ok((page, Effects::default()))
+    }
+
+    fn holder_died(&self, session: &SessionId) -> Result<(Self, Effects), Refusal> {
+        let mut page = self.taken_from(session)?;
+        let mut effects = Effects::default();
+        page.deaths += 1;
         if is_planted(Bug::TakeOverForgets) {
             page.items.fill(ItemState::default());
         }

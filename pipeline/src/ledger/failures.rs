@@ -1,17 +1,37 @@
 //! Failure rows: evidence for people and for selections, never the truth.
 //!
 //! They are written before the settle and outside its transaction; where a page says otherwise, the page
-//! is right. One row an item and generation, under the page where the item first stood.
+//! is right. One row an item and generation, under the page where the item first stood. Of several who held the
+//! item, the last one's word stands: a late write of an earlier one is refused.
 
 use crate::core::class::{Class, Failure};
-use crate::core::id::{Generation, ItemId, RunId, SHARDS};
+use crate::core::id::{Epoch, Generation, ItemId, PageId, RunId, SHARDS};
 use crate::core::outcome::Outcome;
 use crate::core::time::Timestamp;
-use crate::ports::table::Change;
+use crate::ports::table::{Change, Condition};
 use crate::ports::{Key, Query, Row, Write};
 
 use super::error::{LedgerError, damaged};
 use super::{Ledger, SCHEMA_VERSION, keys};
+
+/// Whose word a row is: later ones stand.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Fence(i64);
+
+impl Fence {
+    /// Above every epoch of a page that has not moved: epochs are 32 bits.
+    const MOVED: i64 = 1 << 32;
+
+    /// That of who holds the item's page in this epoch. An item moves once in a generation, to a page of its own.
+    pub fn of(page: PageId, epoch: Epoch) -> Self {
+        let moved = if page.escalated.is_some() {
+            Self::MOVED
+        } else {
+            0
+        };
+        Self(moved + i64::from(epoch.0))
+    }
+}
 
 /// Why an item failed in one generation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +40,8 @@ pub struct FailureRow {
     pub item: ItemId,
     /// The generation.
     pub generation: Generation,
+    /// Who says so.
+    pub fence: Fence,
     /// What it became.
     pub outcome: Outcome,
     /// Class and cause of its last attempt.
@@ -32,10 +54,14 @@ pub struct FailureRow {
     pub at: Timestamp,
 }
 
+/// Rows of before it have none.
+const FENCE: &str = "fence";
+
 impl FailureRow {
     fn encode(&self) -> Row {
         Row::new()
             .with("v", SCHEMA_VERSION)
+            .with(FENCE, self.fence.0)
             .with("outcome", self.outcome.as_str())
             .with("class", self.failure.class.as_str())
             .with("cause", self.failure.cause.as_str())
@@ -47,7 +73,8 @@ impl FailureRow {
 }
 
 impl Ledger {
-    /// Keeps evidence. Repeating it does no harm, so that what was not clearly kept is kept again.
+    /// Keeps evidence, but for what a later holder has said already. Repeating it does no harm, so that what was not
+    /// clearly kept is kept again.
     pub async fn keep_failures(
         &self,
         run: &RunId,
@@ -56,17 +83,30 @@ impl Ledger {
         /// Writes under way at one time: enough to fill a group commit.
         const AT_ONCE: usize = 64;
         for group in failures.chunks(AT_ONCE) {
-            let writes = group.iter().map(|failure| {
-                self.write(Write {
-                    key: keys::failure(run, failure.item, failure.generation),
-                    when: Vec::new(),
-                    change: Change::Put(failure.encode()),
-                })
-            });
+            let writes = group.iter().map(|failure| self.keep_failure(run, failure));
             for result in futures_util::future::join_all(writes).await {
                 result?;
             }
         }
+        Ok(())
+    }
+
+    async fn keep_failure(&self, run: &RunId, failure: &FailureRow) -> Result<(), LedgerError> {
+        let nobody_else = Condition::Missing(FENCE.into());
+        let nobody_later = Condition::AtMost(FENCE.into(), failure.fence.0);
+        for when in [nobody_else, nobody_later] {
+            let write = Write {
+                key: keys::failure(run, failure.item, failure.generation),
+                when: vec![when],
+                change: Change::Put(failure.encode()),
+            };
+            match self.write(write).await {
+                Ok(_) => return Ok(()),
+                Err(error) if error.is_condition() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        // A later holder has had its say.
         Ok(())
     }
 
@@ -86,9 +126,9 @@ impl Ledger {
     pub async fn failures_of_page(
         &self,
         run: &RunId,
-        page: crate::core::id::PageId,
+        page: PageId,
     ) -> Result<Vec<FailureRow>, LedgerError> {
-        let origin = crate::core::id::PageId::new(page.part, page.number);
+        let origin = PageId::new(page.part, page.number);
         self.failures_between(
             run,
             page.shard(),
@@ -131,12 +171,13 @@ fn decode(key: &Key, sk: &str, row: &Row) -> Result<FailureRow, LedgerError> {
     let mut fields = sk.split('#');
     let mut next = || fields.next().ok_or_else(|| bad("its name"));
     let (page, index, generation) = (next()?, next()?, next()?);
-    let page: crate::core::id::PageId = page.parse().map_err(|_| bad("its name"))?;
+    let page: PageId = page.parse().map_err(|_| bad("its name"))?;
     let item = page.origin(index.parse().map_err(|_| bad("its name"))?);
     let text = |name: &'static str| row.text(name).ok_or_else(|| bad(name));
     Ok(FailureRow {
         item,
         generation: Generation(generation.parse().map_err(|_| bad("its name"))?),
+        fence: Fence(row.num(FENCE).unwrap_or_default()),
         outcome: Outcome::from_name(text("outcome")?).ok_or_else(|| bad("outcome"))?,
         failure: Failure::new(Class::from_name(text("class")?), text("cause")?),
         attempts: row

@@ -27,7 +27,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 pub use error::LedgerError;
-pub use failures::FailureRow;
+pub use failures::{FailureRow, Fence};
 pub use intakes::{
     INTAKE_PAGES_MAX, Intake, IntakeCounts, IntakeState, QUARANTINED_BYTES_MAX, Quarantined,
     ReadyEnd,

@@ -163,6 +163,18 @@ impl Ledger {
         .await
     }
 
+    /// Takes the page of a run that has ended from a session that lives and does not let go of it.
+    pub async fn revoke(
+        &self,
+        run: &RunId,
+        held: &Held,
+        session: &SessionId,
+    ) -> Result<Held, LedgerError> {
+        let session = session.clone();
+        let event = PageEvent::Revoke { session };
+        Ok(self.advance(run, held, &event).await?.0)
+    }
+
     /// Takes items of the page again, in a new generation.
     pub async fn reopen(
         &self,

@@ -17,6 +17,7 @@ use crate::core::outcome::{ItemCounts, Outcome};
 use crate::core::page::{Mark, PageStatus, Refusal};
 use crate::core::part::Part;
 use crate::core::planted::{Bug, is_planted};
+use crate::core::run::RunStatus;
 use crate::core::time::Tick;
 use crate::ledger::{Held, LedgerError, SessionRow, SessionStatus};
 use crate::ports::objects::Upload;
@@ -29,7 +30,7 @@ use super::report::{ItemView, PartView, RunReader, report};
 const FILE_BYTES_MAX: u64 = 5 * 1024 * 1024 * 1024;
 
 /// Sessions that have not heard of the end, and pages that they hold, are waited for so long: calls that are
-/// stopped have the grace time to end, and a session that fell silent is dead sooner.
+/// stopped have the grace time to end, and a session that fell silent is dead sooner. Then the pages are taken.
 const HELD_WAIT_MAX: Duration = Duration::from_mins(2);
 
 /// An input that does not answer is tried so often, a second apart.
@@ -299,8 +300,8 @@ impl Holders<'_> {
         }
     }
 
-    /// The page once a live session has given it back or settled it; from a dead one it is taken, whose late
-    /// writes are fenced thereby.
+    /// The page once a live session has given it back or settled it, for which it has some time; from a dead one it is
+    /// taken at once. The late writes of both are fenced thereby.
     async fn free(&self, mut held: Held) -> Result<Held, LedgerError> {
         let run = &self.run.row.id;
         while let PageStatus::Leased { session } = &held.page.status {
@@ -308,18 +309,42 @@ impl Holders<'_> {
             let now = now.ok_or_else(|| LedgerError::NotFound(format!("page {}", held.page.id)))?;
             if now.write != held.write {
                 held = now;
-            } else if !self.waits() {
+                continue;
+            }
+            if is_planted(Bug::CompiledWhileHeld) {
                 return Ok(held);
-            } else if self.is_live(session).await? {
+            }
+            let is_live = self.is_live(session).await?;
+            if is_live && self.waits() {
                 self.runtime.clock.sleep(LOOK_AGAIN).await;
+                continue;
+            }
+            if is_live && !self.is_over().await? {
+                return Ok(held);
+            }
+            let taken = if is_live {
+                tracing::warn!(%run, page = %held.page.id, %session, "took a page from a session that did not let go of it");
+                self.run.ledger.revoke(run, &held, session).await
             } else {
-                match self.run.ledger.take_over(run, &held, session).await {
-                    Ok(_) | Err(LedgerError::Raced | LedgerError::Page(Refusal::Done)) => {}
-                    Err(error) => return Err(error),
-                }
+                let taken = self.run.ledger.take_over(run, &held, session).await;
+                taken.map(|(taken, _)| taken)
+            };
+            match taken {
+                Ok(_) | Err(LedgerError::Raced | LedgerError::Page(Refusal::Done)) => {}
+                Err(error) => return Err(error),
             }
         }
         Ok(held)
+    }
+
+    /// Whether nobody has redriven the run since.
+    async fn is_over(&self) -> Result<bool, LedgerError> {
+        let now = self.run.ledger.glance(&self.run.row.id).await?;
+        let has_ended = match now.status {
+            RunStatus::Succeeded | RunStatus::Failed | RunStatus::Aborted => true,
+            RunStatus::Running | RunStatus::Paused => false,
+        };
+        Ok(has_ended && now.generation == self.run.row.state.generation)
     }
 
     async fn is_live(&self, session: &SessionId) -> Result<bool, LedgerError> {

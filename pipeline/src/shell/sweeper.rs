@@ -16,7 +16,7 @@ use crate::core::page::{Mark, Page, PageStatus, Refusal};
 use crate::core::planted::{Bug, is_planted};
 use crate::core::run::RunStatus;
 use crate::core::time::Tick;
-use crate::ledger::{FailureRow, Held, LedgerError, Progress, SessionStatus};
+use crate::ledger::{FailureRow, Fence, Held, LedgerError, Progress, SessionStatus};
 
 use super::env::{Env, Mode, Others, RunHandle};
 
@@ -442,6 +442,7 @@ async fn take_over(
                 failures.push(FailureRow {
                     item: taken.page.id.origin(index),
                     generation: taken.page.generation,
+                    fence: Fence::of(taken.page.id, taken.page.epoch),
                     outcome: Outcome::Failed,
                     failure: Failure::new(Class::WorkerDied, cause),
                     attempts: crate::core::page::DEATHS_ALONE_MAX,

@@ -9,7 +9,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use trommel::core::id::{Generation, ItemId};
 use trommel::core::time::Tick;
 use trommel::ports::table::{Change, QueryPage, TableProfile};
 use trommel::ports::{
@@ -43,8 +42,6 @@ pub struct TableModel {
     hot: Mutex<Tick>,
     /// Sessions that were marked dead: what they opened or beat late brings none of them back.
     dead: Mutex<BTreeSet<String>>,
-    /// Names of evidence that arrived late, perhaps over what an heir of its page knew better.
-    late_evidence: Mutex<BTreeSet<String>>,
     /// Generation and slot of the tally that was counted in last.
     slot: Mutex<Option<(String, String)>>,
     patience: Mutex<Patience>,
@@ -129,7 +126,6 @@ impl TableModel {
             cut: Mutex::default(),
             hot: Mutex::default(),
             dead: Mutex::default(),
-            late_evidence: Mutex::default(),
             slot: Mutex::default(),
             patience: Mutex::default(),
             batching: Mutex::default(),
@@ -189,12 +185,6 @@ impl TableModel {
         let key = Key::new(format!("session#{job}"), session);
         let row = rules.get(&key).ok().flatten();
         row.is_some_and(|row| row.text("status") == Some("live"))
-    }
-
-    /// Whether the last evidence of this item and generation may be that of a process that is no more.
-    pub(crate) fn has_late_evidence(&self, item: ItemId, generation: Generation) -> bool {
-        let name = format!("{}#{:02}#{:05}", item.page(), item.index, generation.0);
-        lock(&self.late_evidence).contains(&name)
     }
 
     /// Permits that a job's pool has lent, at this moment; none: that cannot be seen from here.
@@ -376,9 +366,6 @@ impl TableModel {
             let of_run = key.pk.starts_with("run#");
             let of_page = key.pk.starts_with("page#");
             let of_permits = key.pk.starts_with("permit#");
-            if is_late && key.pk.starts_with("failure#") {
-                lock(&self.late_evidence).insert(key.sk.clone());
-            }
             if key.pk.starts_with("shard#") && sets(&write.change, "low") {
                 let again = before.as_ref().is_some_and(|row| row.num("gen") > Some(0));
                 self.service.sometimes(match again {

@@ -117,6 +117,9 @@ fn events(page: &Page) -> Vec<(&'static str, Page, PageEvent)> {
     let died = |name| PageEvent::HolderDied {
         session: session(name),
     };
+    let revoke = |name| PageEvent::Revoke {
+        session: session(name),
+    };
     let reopen = |generation, items: &[u8]| PageEvent::Reopen {
         generation,
         items: items.to_vec(),
@@ -141,6 +144,8 @@ fn events(page: &Page) -> Vec<(&'static str, Page, PageEvent)> {
         ("release, due since", with_dues(page, 900), release()),
         plain("I died", died(ME)),
         plain("a third died", died("third")),
+        plain("it is taken from me", revoke(ME)),
+        plain("it is taken from a third", revoke("third")),
         (
             "I died, item 2 alone, 1st time",
             with_note(page, 0),
@@ -286,6 +291,20 @@ fn a_page_is_suspect_once_its_holder_died_twice_and_a_redrive_clears_it() {
         items: Vec::new(),
     };
     assert!(!now.apply(&reopen).expect("it is pending").0.is_suspect());
+}
+
+#[test]
+fn what_is_taken_from_one_who_lives_is_no_death() {
+    let noted = with_note(&page("SF..", leased(ME)), 2);
+    let revoke = PageEvent::Revoke {
+        session: session(ME),
+    };
+    let (after, effects) = noted.apply(&revoke).expect("it is leased");
+    assert_eq!(effects, Effects::default());
+    assert_eq!((after.deaths, after.alone), (noted.deaths, None));
+    assert_eq!(after.items, noted.items);
+    let late = after.apply(&record(&noted, ['S', 'S'], EPOCH));
+    assert!(matches!(late, Err(Refusal::Fenced { .. })), "{late:?}");
 }
 
 #[test]

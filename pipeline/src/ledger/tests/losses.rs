@@ -6,12 +6,15 @@ use super::faulty::{Fault, Store, Tokens, finish};
 use super::scene::{
     self, PAGE_ITEMS, PAGES, PERMITS_MAX, Session, all_well, job, limits, run_id, settlement,
 };
+use crate::core::class::{Class, Failure};
+use crate::core::id::{Epoch, Generation, PageId};
 use crate::core::outcome::Outcome;
 use crate::core::page::{Mark, PageStatus};
 use crate::core::redrive::Selection;
 use crate::core::run::{Reason, RunEvent, RunStatus};
+use crate::core::time::Timestamp;
 use crate::core::tolerance::Breach;
-use crate::ledger::{LedgerError, Redrive, SessionStatus, SettleEnd};
+use crate::ledger::{FailureRow, Fence, LedgerError, Redrive, SessionStatus, SettleEnd};
 
 const DURATION: Duration = Duration::from_secs(30);
 
@@ -244,4 +247,67 @@ fn what_was_clear_of_permits_is_read_again_after_an_unheard_move() {
     assert_eq!(take(2, 1), Ok(3), "what was taken before is found first");
     assert_eq!(permits_of(&session), 5);
     assert_eq!(lent(&session), 5);
+}
+
+#[test]
+fn a_former_holder_s_late_word_of_a_failure_does_not_stand_over_the_heir_s() {
+    for fault in [Fault::None, Fault::LostReply] {
+        let store = Store::new(Tokens::Kept);
+        scene::set_up(&store);
+        let session = Session::new(&store, "s1", vec![fault]).ledger;
+        let say = |page: PageId, epoch: u32, outcome| {
+            let row = FailureRow {
+                item: scene::page_id(1).origin(0),
+                generation: Generation(0),
+                fence: Fence::of(page, Epoch(epoch)),
+                outcome,
+                failure: Failure::new(Class::Named("Flaky".into()), "by a test"),
+                attempts: 1,
+                label: "object".to_owned(),
+                at: Timestamp(i64::from(epoch)),
+            };
+            // What was not clearly kept is kept again.
+            while finish(session.keep_failures(&run_id(), std::slice::from_ref(&row))).is_err() {}
+            let rows = finish(session.failures_of(&run_id(), scene::page_id(1).origin(0)));
+            let rows = rows.expect("nothing fails");
+            assert_eq!(rows.len(), 1, "after {fault:?}");
+            rows[0].outcome
+        };
+        let (origin, moved) = (scene::page_id(1), scene::page_id(1).escalation_of(0));
+        assert_eq!(say(origin, 3, Outcome::Failed), Outcome::Failed);
+        assert_eq!(say(origin, 1, Outcome::Skipped), Outcome::Failed);
+        assert_eq!(
+            say(origin, 3, Outcome::TimedOut),
+            Outcome::TimedOut,
+            "itself"
+        );
+        assert_eq!(say(moved, 1, Outcome::Skipped), Outcome::Skipped);
+        assert_eq!(
+            say(origin, 9, Outcome::Failed),
+            Outcome::Skipped,
+            "it moved on"
+        );
+    }
+}
+
+#[test]
+fn who_keeps_a_page_after_the_run_s_end_loses_it_and_settles_nothing() {
+    let store = Store::new(Tokens::Kept);
+    scene::set_up_pages(&store);
+    let (slow, finalizer) = (
+        Session::open(&store, "s1"),
+        Session::open(&store, "s2").ledger,
+    );
+    let held = slow.lease(1);
+    let taken = finish(finalizer.revoke(&run_id(), &held, slow.ledger.session()));
+    let taken = taken.expect("it is the holder's");
+    assert_eq!(
+        (taken.page.status, taken.page.deaths),
+        (PageStatus::Ready, 0)
+    );
+    let late = all_well(&held);
+    let ends = finish(slow.ledger.settle(&run_id(), vec![late])).expect("it answers");
+    assert!(matches!(ends[..], [SettleEnd::Lost]), "{ends:?}");
+    let again = finish(finalizer.revoke(&run_id(), &held, slow.ledger.session()));
+    assert!(matches!(again, Err(LedgerError::Raced)), "{again:?}");
 }

@@ -8,13 +8,13 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 
 use crate::core::class::Failure;
-use crate::core::id::{Generation, ItemId, PageId, RunId};
+use crate::core::id::{Generation, ItemId, RunId};
 use crate::core::lane::Lane;
-use crate::core::page::ItemState;
+use crate::core::page::{ItemState, Page};
 use crate::core::planted::{Bug, is_planted};
 use crate::core::time::Timestamp;
 use crate::core::work::{Evidence, News};
-use crate::ledger::{FailureRow, Held, LedgerError, SettleEnd, Settlement};
+use crate::ledger::{FailureRow, Fence, Held, LedgerError, SettleEnd, Settlement};
 use crate::ports::executor::OUTPUT_INLINE_BYTES_MAX;
 use crate::shell::env::{Env, RunHandle};
 use crate::shell::outputs::{self, Large, OutputWriter};
@@ -191,7 +191,7 @@ async fn keep_evidence(env: &Env, run: &RunHandle, entries: &[Entry]) -> bool {
                 .cloned()
                 .unwrap_or_default();
             let at = env.runtime.clock.now();
-            rows.push(row(page.id, page.generation, evidence, label, at));
+            rows.push(row(page, evidence, label, at));
         }
     }
     while let Err(error) = env.ledger.keep_failures(&run.id, &rows).await {
@@ -204,17 +204,12 @@ async fn keep_evidence(env: &Env, run: &RunHandle, entries: &[Entry]) -> bool {
     true
 }
 
-fn row(
-    page: PageId,
-    generation: Generation,
-    evidence: &Evidence,
-    label: String,
-    at: Timestamp,
-) -> FailureRow {
+fn row(page: &Page, evidence: &Evidence, label: String, at: Timestamp) -> FailureRow {
     let Failure { class, cause } = &evidence.failure;
     FailureRow {
-        item: page.origin(evidence.index),
-        generation,
+        item: page.id.origin(evidence.index),
+        generation: page.generation,
+        fence: Fence::of(page.id, page.epoch),
         outcome: evidence.outcome,
         failure: Failure::new(class.clone(), cause),
         attempts: evidence.attempts,

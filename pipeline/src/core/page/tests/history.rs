@@ -22,6 +22,8 @@ enum Step {
     Release,
     /// Somebody marks it dead. It does not know.
     Die,
+    /// The page is taken from it, though it lives. It does not know.
+    Revoke,
     /// A redrive takes items by these bits.
     Reopen(u8),
     /// Time goes on.
@@ -43,6 +45,7 @@ fn any_step() -> impl Strategy<Value = (usize, Step)> {
         2 => (0..ITEMS as u8).prop_map(Step::Note),
         2 => Just(Step::Release),
         2 => Just(Step::Die),
+        1 => Just(Step::Revoke),
         2 => any::<u8>().prop_map(Step::Reopen),
         1 => any::<u16>().prop_map(Step::Pass),
     ];
@@ -123,6 +126,7 @@ impl History {
                 now: Timestamp(self.now),
             }),
             Step::Die => Some(PageEvent::HolderDied { session }),
+            Step::Revoke => Some(PageEvent::Revoke { session }),
             Step::Reopen(bits) => Some(PageEvent::Reopen {
                 generation: known.generation.next(),
                 items: (0..ITEMS as u8).filter(|i| bits & (1 << i) != 0).collect(),
@@ -136,9 +140,9 @@ impl History {
             return Ok(());
         };
         let before = std::mem::replace(&mut self.page, after.clone());
-        // A redrive and a death are seen to by others: the session learns nothing of them.
+        // A redrive, a death and a loss are seen to by others: the session learns nothing of them.
         match event {
-            PageEvent::HolderDied { .. } | PageEvent::Reopen { .. } => {}
+            PageEvent::HolderDied { .. } | PageEvent::Revoke { .. } | PageEvent::Reopen { .. } => {}
             PageEvent::Lease { .. }
             | PageEvent::Record { .. }
             | PageEvent::Note { .. }
@@ -165,7 +169,10 @@ impl History {
 
 fn epochs_grow(before: &Page, after: &Page, event: &PageEvent) -> Result<(), TestCaseError> {
     let grows = match event {
-        PageEvent::Lease { .. } | PageEvent::HolderDied { .. } | PageEvent::Reopen { .. } => true,
+        PageEvent::Lease { .. }
+        | PageEvent::HolderDied { .. }
+        | PageEvent::Revoke { .. }
+        | PageEvent::Reopen { .. } => true,
         PageEvent::Record { .. } | PageEvent::Note { .. } | PageEvent::Release { .. } => false,
     };
     let expected = if grows {
@@ -189,6 +196,7 @@ fn moves_along_the_graph(
         PageEvent::Note { .. } => &[("leased", "leased")],
         PageEvent::Release { .. } => &[("leased", "ready"), ("leased", "waiting")],
         PageEvent::HolderDied { .. } => &[("leased", "ready"), ("leased", "settled")],
+        PageEvent::Revoke { .. } => &[("leased", "ready")],
         PageEvent::Reopen { .. } => &[
             ("settled", "ready"),
             ("ready", "ready"),
