@@ -194,10 +194,12 @@ pub enum PageEvent {
         session: SessionId,
     },
     /// This session lives, and does not let go of the page of a run that has ended: it is taken, which fences what it sends
-    /// late.
+    /// late. Ready, or waiting until the earliest due of its items if that lies after `now`.
     Revoke {
         /// The session.
         session: SessionId,
+        /// The taker's clock.
+        now: Timestamp,
     },
     /// A redrive takes the items of these indexes (those that are still pending need no naming).
     Reopen {
@@ -313,7 +315,7 @@ impl Page {
                 now,
             } => self.release(session, *epoch, *now),
             PageEvent::HolderDied { session } => self.holder_died(session),
-            PageEvent::Revoke { session } => self.revoke(session),
+            PageEvent::Revoke { session, now } => self.revoke(session, *now),
             PageEvent::Reopen { generation, items } => self.reopen(*generation, items),
         }
     }
@@ -475,9 +477,10 @@ impl Page {
         Ok(page)
     }
 
-    fn revoke(&self, session: &SessionId) -> Result<(Self, Effects), Refusal> {
+    fn revoke(&self, session: &SessionId, now: Timestamp) -> Result<(Self, Effects), Refusal> {
         let mut page = self.taken_from(session)?;
         page.alone = None;
+        page.status = page.unheld(now);
         Ok((page, Effects::default()))
     }
 

@@ -168,10 +168,10 @@ impl Ledger {
         &self,
         run: &RunId,
         held: &Held,
-        session: &SessionId,
+        (session, now): (&SessionId, Timestamp),
     ) -> Result<Held, LedgerError> {
         let session = session.clone();
-        let event = PageEvent::Revoke { session };
+        let event = PageEvent::Revoke { session, now };
         Ok(self.advance(run, held, &event).await?.0)
     }
 

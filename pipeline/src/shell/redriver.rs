@@ -11,7 +11,7 @@ use crate::core::planted::{Bug, is_planted};
 use crate::core::redrive::{Candidate, Selection};
 use crate::ledger::{FailureRow, Held, Ledger, LedgerError, Redrive};
 
-use super::env::{Env, RunHandle};
+use super::env::{Env, RunHandle, Seen};
 use super::part_cache::Inputs;
 use super::router::{Outstanding, part_inputs, reading_cursor};
 
@@ -26,6 +26,7 @@ pub(super) async fn redrive(env: &Env, run: &RunHandle) {
     while !env.is_ending() {
         match reopen_all(env, run).await {
             Ok(()) => return,
+            Err(LedgerError::Raced) if env.is_ending() => return,
             Err(error) => {
                 tracing::warn!(run = %run.id, %error, "the redriver starts again at its cursor");
                 env.pause(Duration::from_secs(1)).await;
@@ -35,13 +36,16 @@ pub(super) async fn redrive(env: &Env, run: &RunHandle) {
 }
 
 async fn reopen_all(env: &Env, run: &RunHandle) -> Result<(), LedgerError> {
+    let asked = env.runtime.clock.tick();
     let row = env.ledger.run(&run.id).await?;
+    run.learn(Seen::of(&row.glance()), asked);
     let (Some(redrive), Some(mut next)) = (row.redrive.clone(), row.redrive_part) else {
         return Ok(());
     };
     let generation = row.state.generation;
     if next == 0 {
         for shard in 0..SHARDS {
+            still_wanted(env, run, generation).await?;
             // Pages below the old low water are about to be unsettled again.
             env.ledger.reset_low(&run.id, shard, generation).await?;
         }
@@ -53,9 +57,7 @@ async fn reopen_all(env: &Env, run: &RunHandle) -> Result<(), LedgerError> {
         next = last.number + 1;
         for part in &parts {
             reopen_part(env, run, part, &redrive, generation, &mut outstanding).await?;
-            if env.is_ending() {
-                return Ok(());
-            }
+            still_wanted(env, run, generation).await?;
             env.ledger
                 .redrive_reached(&run.id, generation, Some(part.number + 1))
                 .await?;
@@ -65,6 +67,26 @@ async fn reopen_all(env: &Env, run: &RunHandle) -> Result<(), LedgerError> {
         .redrive_reached(&run.id, generation, None)
         .await?;
     run.settled.notify_waiters();
+    Ok(())
+}
+
+/// A session that ends reopens nothing more, and none does for a redrive that another has followed: what the former one would
+/// make pending, the other may be told to leave so.
+///
+/// # Errors
+/// `Raced`: it is not wanted any more.
+async fn still_wanted(
+    env: &Env,
+    run: &RunHandle,
+    generation: Generation,
+) -> Result<(), LedgerError> {
+    let now = env.runtime.clock.tick();
+    if run.age(now) > env.settings.judge_every * 2 {
+        run.learn(Seen::of(&env.ledger.glance(&run.id).await?), now);
+    }
+    if env.is_ending() || run.now().generation != generation {
+        return Err(LedgerError::Raced);
+    }
     Ok(())
 }
 
@@ -135,6 +157,7 @@ async fn reopen_page(
         let Some(items) = choose(sight, &held, selection).await? else {
             return Ok(false);
         };
+        still_wanted(env, run, generation).await?;
         match env.ledger.reopen(&run.id, &held, generation, items).await {
             Ok(open) => {
                 env.hint(&run.id, open.page.lane, &[open.page.id]).await;
@@ -145,9 +168,6 @@ async fn reopen_page(
             Err(error) => return Err(error),
         }
         env.pause(LOOK_AGAIN).await;
-        if env.is_ending() {
-            return Err(LedgerError::Raced);
-        }
         let now = env.ledger.page(&run.id, held.page.id).await?;
         held = now.ok_or_else(|| LedgerError::NotFound(format!("page {}", held.page.id)))?;
     }

@@ -119,6 +119,7 @@ fn events(page: &Page) -> Vec<(&'static str, Page, PageEvent)> {
     };
     let revoke = |name| PageEvent::Revoke {
         session: session(name),
+        now: NOW,
     };
     let reopen = |generation, items: &[u8]| PageEvent::Reopen {
         generation,
@@ -298,6 +299,7 @@ fn what_is_taken_from_one_who_lives_is_no_death() {
     let noted = with_note(&page("SF..", leased(ME)), 2);
     let revoke = PageEvent::Revoke {
         session: session(ME),
+        now: NOW,
     };
     let (after, effects) = noted.apply(&revoke).expect("it is leased");
     assert_eq!(effects, Effects::default());

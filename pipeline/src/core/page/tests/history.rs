@@ -126,7 +126,10 @@ impl History {
                 now: Timestamp(self.now),
             }),
             Step::Die => Some(PageEvent::HolderDied { session }),
-            Step::Revoke => Some(PageEvent::Revoke { session }),
+            Step::Revoke => Some(PageEvent::Revoke {
+                session,
+                now: Timestamp(self.now),
+            }),
             Step::Reopen(bits) => Some(PageEvent::Reopen {
                 generation: known.generation.next(),
                 items: (0..ITEMS as u8).filter(|i| bits & (1 << i) != 0).collect(),
@@ -196,7 +199,7 @@ fn moves_along_the_graph(
         PageEvent::Note { .. } => &[("leased", "leased")],
         PageEvent::Release { .. } => &[("leased", "ready"), ("leased", "waiting")],
         PageEvent::HolderDied { .. } => &[("leased", "ready"), ("leased", "settled")],
-        PageEvent::Revoke { .. } => &[("leased", "ready")],
+        PageEvent::Revoke { .. } => &[("leased", "ready"), ("leased", "waiting")],
         PageEvent::Reopen { .. } => &[
             ("settled", "ready"),
             ("ready", "ready"),
