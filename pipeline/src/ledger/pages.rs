@@ -168,7 +168,8 @@ impl Ledger {
         &self,
         run: &RunId,
         held: &Held,
-        (session, now): (&SessionId, Timestamp),
+        session: &SessionId,
+        now: Timestamp,
     ) -> Result<Held, LedgerError> {
         let session = session.clone();
         let event = PageEvent::Revoke { session, now };

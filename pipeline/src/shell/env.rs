@@ -538,6 +538,18 @@ impl Env {
         }
     }
 
+    /// What is known of a run, looked at again if it is not of lately: before what must not be done for a run that has moved on.
+    ///
+    /// # Errors
+    /// The ledger.
+    pub async fn lately_seen(&self, run: &RunHandle) -> Result<Seen, LedgerError> {
+        let now = self.runtime.clock.tick();
+        if run.age(now) > self.settings.judge_every * 2 {
+            run.learn(Seen::of(&self.ledger.glance(&run.id).await?), now);
+        }
+        Ok(run.now())
+    }
+
     /// Whether the session is to end.
     pub fn is_ending(&self) -> bool {
         self.drain.is_cancelled() || self.kill.is_cancelled()

@@ -325,7 +325,7 @@ impl Holders<'_> {
             let taken = if is_live {
                 tracing::warn!(%run, page = %held.page.id, %session, "took a page from a session that did not let go of it");
                 let now = self.runtime.clock.now();
-                self.run.ledger.revoke(run, &held, (session, now)).await
+                self.run.ledger.revoke(run, &held, session, now).await
             } else {
                 let taken = self.run.ledger.take_over(run, &held, session).await;
                 taken.map(|(taken, _)| taken)

@@ -80,11 +80,8 @@ async fn still_wanted(
     run: &RunHandle,
     generation: Generation,
 ) -> Result<(), LedgerError> {
-    let now = env.runtime.clock.tick();
-    if run.age(now) > env.settings.judge_every * 2 {
-        run.learn(Seen::of(&env.ledger.glance(&run.id).await?), now);
-    }
-    if env.is_ending() || run.now().generation != generation {
+    let seen = env.lately_seen(run).await?;
+    if env.is_ending() || seen.generation != generation {
         return Err(LedgerError::Raced);
     }
     Ok(())

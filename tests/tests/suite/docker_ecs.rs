@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use aws_sdk_ecs::types::{Compatibility, ContainerDefinition, NetworkMode};
 use serde_json::{Value, json};
+use trommel::adapters::aws::Clients;
 
 use crate::docker_calls::{classes, docker, image};
 use crate::emulator_arms::{emulator_with_functions, fresh};
@@ -35,6 +36,21 @@ case "$TROMMEL_INPUT" in
   *) exit 4;;
 esac"#;
 
+/// Makes a task definition of one container.
+pub(crate) async fn register(clients: &Clients, family: &str, container: ContainerDefinition) {
+    let registered = clients
+        .ecs
+        .register_task_definition()
+        .family(family)
+        .requires_compatibilities(Compatibility::Fargate)
+        .network_mode(NetworkMode::Awsvpc)
+        .cpu("256")
+        .memory("512")
+        .container_definitions(container)
+        .send();
+    registered.await.expect("a new task definition");
+}
+
 /// A task definition on MiniStack.
 pub(crate) struct Stand {
     url: String,
@@ -54,18 +70,7 @@ impl Stand {
             .image(image())
             .set_command(Some(["sh", "-c", SCRIPT].map(str::to_owned).into()))
             .build();
-        let clients = emulator.clients().await;
-        let registered = clients
-            .ecs
-            .register_task_definition()
-            .family(&stand.family)
-            .requires_compatibilities(Compatibility::Fargate)
-            .network_mode(NetworkMode::Awsvpc)
-            .cpu("256")
-            .memory("512")
-            .container_definitions(container)
-            .send();
-        registered.await.expect("a new task definition");
+        register(&emulator.clients().await, &stand.family, container).await;
         Some(stand)
     }
 

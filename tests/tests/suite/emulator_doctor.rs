@@ -3,9 +3,10 @@
 
 use std::time::Duration;
 
-use aws_sdk_ecs::types::{Compatibility, ContainerDefinition, NetworkMode};
+use aws_sdk_ecs::types::ContainerDefinition;
 use serde_json::Value;
 
+use crate::docker_ecs::register;
 use crate::emulator_arms::{emulator_with_functions, fresh};
 use crate::support::{Place, wait_until};
 
@@ -76,17 +77,7 @@ async fn a_doctor_looks_at_what_the_lanes_call() {
         .name("work")
         .image("nothing-that-runs")
         .build();
-    let made = clients
-        .ecs
-        .register_task_definition()
-        .family(&name)
-        .requires_compatibilities(Compatibility::Fargate)
-        .network_mode(NetworkMode::Awsvpc)
-        .cpu("256")
-        .memory("512")
-        .container_definitions(container)
-        .send();
-    made.await.expect("a new task definition");
+    register(&clients, &name, container).await;
     place
         .trommel(&["provision", "job.toml", "--apply"])
         .exits(0);

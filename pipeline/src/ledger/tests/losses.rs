@@ -299,7 +299,7 @@ fn who_keeps_a_page_after_the_run_s_end_loses_it_and_settles_nothing() {
         Session::open(&store, "s2").ledger,
     );
     let held = slow.lease(1);
-    let taken = finish(finalizer.revoke(&run_id(), &held, (slow.ledger.session(), Timestamp(0))));
+    let taken = finish(finalizer.revoke(&run_id(), &held, slow.ledger.session(), Timestamp(0)));
     let taken = taken.expect("it is the holder's");
     assert_eq!(
         (taken.page.status, taken.page.deaths),
@@ -308,6 +308,6 @@ fn who_keeps_a_page_after_the_run_s_end_loses_it_and_settles_nothing() {
     let late = all_well(&held);
     let ends = finish(slow.ledger.settle(&run_id(), vec![late])).expect("it answers");
     assert!(matches!(ends[..], [SettleEnd::Lost]), "{ends:?}");
-    let again = finish(finalizer.revoke(&run_id(), &held, (slow.ledger.session(), Timestamp(0))));
+    let again = finish(finalizer.revoke(&run_id(), &held, slow.ledger.session(), Timestamp(0)));
     assert!(matches!(again, Err(LedgerError::Raced)), "{again:?}");
 }

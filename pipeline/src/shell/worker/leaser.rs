@@ -15,7 +15,7 @@ use crate::core::planted::{Bug, is_planted};
 use crate::ledger::{Held, LedgerError};
 use crate::ports::queue::Handle;
 use crate::ports::{Message, ObjectsError, Queue, QueueError};
-use crate::shell::env::{Env, Mode, OpenError, RunHandle, Seen};
+use crate::shell::env::{Env, Mode, OpenError, RunHandle};
 use crate::shell::hints::{self, HINT_VISIBILITY};
 use crate::shell::router::{part_inputs, reading_cursor};
 use crate::shell::source::SourceError;
@@ -217,17 +217,13 @@ async fn try_lease(
     // Held before it is looked whether the run goes on: a beat that says that this session does not work on it
     // must not be under way while it is leased.
     env.hold(&run.id, page);
-    let now = env.runtime.clock.tick();
-    if run.age(now) > env.settings.judge_every * 2 {
-        match env.ledger.glance(&run.id).await {
-            Ok(seen) => run.learn(Seen::of(&seen), now),
-            Err(error) => {
-                env.let_go(&run.id, page);
-                return Err(error.into());
-            }
+    let seen = match env.lately_seen(&run).await {
+        Ok(seen) => seen,
+        Err(error) => {
+            env.let_go(&run.id, page);
+            return Err(error.into());
         }
-    }
-    let seen = run.now();
+    };
     let leased = if seen.mode == Mode::Work {
         lease_page(env, run.clone(), page, seen.generation).await
     } else {

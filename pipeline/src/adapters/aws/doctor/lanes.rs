@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use aws_sdk_ecs::types::{ContainerDefinition, TaskDefinitionStatus};
 use aws_sdk_lambda::types::State;
+use futures_util::future::{join, join_all};
 
 use super::{Check, PROVISION, refused, unlooked};
 use crate::adapters::aws::blueprint::{TaskEvents, queue};
@@ -25,26 +26,27 @@ const NO_DEFINITION: &str = "ClientException";
 const NAMED_SO: &str = "make it, or check its name in the job, AWS_REGION and the account";
 
 pub(super) async fn examine(clients: &Clients, job: &Job) -> Vec<Check> {
-    let mut checks = Vec::new();
-    for spec in Lane::ALL.into_iter().filter_map(|lane| job.lane(lane)) {
-        match &spec.executor {
-            ExecutorSpec::Lambda(lambda) => {
-                checks.push(function(clients, &lambda.function, spec).await);
-            }
-            ExecutorSpec::Ecs(ecs) => {
-                checks.push(cluster(clients, &ecs.cluster).await);
-                checks.push(definition(clients, ecs).await);
-            }
-            ExecutorSpec::Command { .. }
-            | ExecutorSpec::Handler(_)
-            | ExecutorSpec::Docker(_)
-            | ExecutorSpec::InProcess => {}
+    let specs = Lane::ALL.into_iter().filter_map(|lane| job.lane(lane));
+    let lanes = join_all(specs.map(|spec| lane(clients, spec)));
+    let events = TaskEvents::of(job);
+    let queues = join_all(events.iter().map(|events| task_events(clients, events)));
+    let (lanes, queues) = join(lanes, queues).await;
+    lanes.into_iter().flatten().chain(queues).collect()
+}
+
+async fn lane(clients: &Clients, spec: &LaneSpec) -> Vec<Check> {
+    match &spec.executor {
+        ExecutorSpec::Lambda(lambda) => vec![function(clients, &lambda.function, spec).await],
+        ExecutorSpec::Ecs(ecs) => {
+            let place = cluster(clients, &ecs.cluster);
+            let (place, definition) = join(place, definition(clients, ecs)).await;
+            vec![place, definition]
         }
+        ExecutorSpec::Command { .. }
+        | ExecutorSpec::Handler(_)
+        | ExecutorSpec::Docker(_)
+        | ExecutorSpec::InProcess => Vec::new(),
     }
-    for events in TaskEvents::of(job) {
-        checks.push(task_events(clients, &events).await);
-    }
-    checks
 }
 
 async fn function(clients: &Clients, name: &str, lane: &LaneSpec) -> Check {

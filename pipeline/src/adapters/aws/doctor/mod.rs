@@ -85,18 +85,32 @@ impl Check {
 /// What most of what is missing wants.
 const PROVISION: &str = "trommel provision JOB --apply makes it so";
 
-/// Looks at all that the job needs.
+/// Looks at all that the job needs, at one time: an endpoint that nobody answers is waited for once.
 pub async fn examine(clients: &Clients, job: &Job, wall: &dyn Clock) -> Vec<Check> {
-    let mut checks = ledger::examine(clients, job).await;
-    if let InputSpec::Events(events) = &job.input {
-        checks.extend(ingest::examine(clients, events).await);
-    }
-    checks.extend(lanes::examine(clients, job).await);
-    for (what, place) in places(job) {
-        checks.push(buckets::examine(clients, what, &place).await);
-    }
-    checks.push(clock::examine(clients, wall).await);
-    checks
+    let ingest = async {
+        match &job.input {
+            InputSpec::Events(events) => ingest::examine(clients, events).await,
+            InputSpec::Objects(_)
+            | InputSpec::Jsonl(_)
+            | InputSpec::Json(_)
+            | InputSpec::Csv { .. }
+            | InputSpec::Inline(_)
+            | InputSpec::Range { .. } => Vec::new(),
+        }
+    };
+    let places = places(job);
+    let buckets = places
+        .iter()
+        .map(|(what, place)| buckets::examine(clients, what, place));
+    let (ledger, ingest, lanes, buckets, clock) = futures_util::join!(
+        ledger::examine(clients, job),
+        ingest,
+        lanes::examine(clients, job),
+        futures_util::future::join_all(buckets),
+        clock::examine(clients, wall),
+    );
+    let groups = [ledger, ingest, lanes, buckets, vec![clock]];
+    groups.into_iter().flatten().collect()
 }
 
 /// What is read and written in buckets, beside the events' own.
