@@ -23,7 +23,7 @@ use trommel::core::run::{BreachStops, Limits, RunStatus};
 use trommel::ledger::{Ledger, NewRun, RunRow};
 use trommel::ports::table::TableProfile;
 use trommel::ports::{Executor, Objects, ObjectsError, Queue};
-use trommel::shell::finalizer::compile;
+use trommel::shell::finalizer::compile_once;
 use trommel::shell::intake::{Ingest, IngestParts};
 use trommel::shell::report::RunReader;
 use trommel::shell::{Env, OpenRun, OpenedRun, Session, SessionEnd, Settings, Stores};
@@ -247,15 +247,16 @@ impl Cluster {
 
     /// A crashed process comes back, as its operator or its platform sees to it.
     fn restart(&self, crashed: &Node, back_after: Duration) {
-        let former = lock(&self.inner.processes).get(crashed.name()).cloned();
-        let Some(former) = former else { return };
+        let Some(former) = self.process(crashed.name()) else {
+            return;
+        };
         *lock(&self.inner.coming_back) += 1;
         let (cluster, crashed) = (self.clone(), crashed.clone());
         self.inner.service.spawn("restart", async move {
             let clock = cluster.inner.service.runtime().clock;
             clock.sleep(back_after).await;
             // Somebody may have started it meanwhile.
-            let latest = lock(&cluster.inner.processes).get(crashed.name()).cloned();
+            let latest = cluster.process(crashed.name());
             let same = |latest: Process| latest.node.incarnation() == crashed.incarnation();
             if latest.is_some_and(same) {
                 cluster.start(&crashed.successor(), former.role);
@@ -275,18 +276,32 @@ impl Cluster {
         drop(processes);
     }
 
+    /// The latest process of this node, if it has one.
+    pub(crate) fn process(&self, name: &str) -> Option<Process> {
+        lock(&self.inner.processes).get(name).cloned()
+    }
+
     /// Whether nobody drives the run any more, and nobody who did is on his way back.
     pub fn is_undriven(&self) -> bool {
-        let processes = self.processes();
-        let mut drivers = processes
-            .iter()
-            .filter(|process| process.role != Role::Worker);
-        *lock(&self.inner.coming_back) == 0 && drivers.all(Process::is_over)
+        self.is_all(|process| process.role == Role::Worker || process.is_over())
     }
 
     /// Whether every process has left, and none is on its way back.
     pub fn is_over(&self) -> bool {
-        *lock(&self.inner.coming_back) == 0 && self.processes().iter().all(Process::is_over)
+        self.is_all(Process::is_over)
+    }
+
+    fn is_all(&self, check: impl Fn(&Process) -> bool) -> bool {
+        *lock(&self.inner.coming_back) == 0 && lock(&self.inner.processes).values().all(check)
+    }
+
+    /// Whether somebody who drove the run left as it had ended.
+    pub fn has_ended(&self) -> bool {
+        let processes = lock(&self.inner.processes);
+        processes.values().any(|process| match process.ended() {
+            Some(RunStatus::Succeeded | RunStatus::Failed | RunStatus::Aborted) => true,
+            Some(RunStatus::Running | RunStatus::Paused) | None => false,
+        })
     }
 
     /// What makes calls fail.
@@ -453,7 +468,7 @@ impl Cluster {
     /// This node's way to its executor, watched at its end.
     fn executor(&self, node: &Node, lane: Lane) -> Arc<dyn Executor> {
         let base = (self.inner.executors)(self, node);
-        let process = lock(&self.inner.processes).get(node.name()).cloned();
+        let process = self.process(node.name());
         let session = move || process.as_ref().and_then(Process::session);
         let watch = self.inner.watch.clone();
         let watched = WatchedExecutor::new(base, watch, node, Box::new(session));
@@ -785,7 +800,7 @@ impl Process {
             job: inner.job.clone(),
             stores: opener.stores(),
         };
-        let compiled = compile(&reader, &results, b"", &self.node.runtime()).await;
+        let compiled = compile_once(&reader, &results, b"", &self.node.runtime()).await;
         let manifest = compiled.map_err(|error| error.to_string())?;
         let generation = manifest.generation;
         self.node.sometimes(Probe::Compiled);

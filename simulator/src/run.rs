@@ -16,7 +16,7 @@ use trommel::ports::table::TableProfile;
 
 use crate::budget::Budget;
 use crate::charges::Policy;
-use crate::cluster::{Cluster, Process};
+use crate::cluster::Cluster;
 use crate::evidence::Evidence;
 use crate::halt::{Halt, Limits};
 use crate::node::{Node, Skew};
@@ -416,6 +416,9 @@ impl Stage<'_> {
     }
 
     fn start_those_that_left(&mut self) {
+        if self.leaving.is_empty() {
+            return;
+        }
         for number in 0..self.scenario.workers {
             let name = worker(number);
             if self.leaving.contains(&name) && self.start_one(number) {
@@ -426,7 +429,13 @@ impl Stage<'_> {
 
     /// Lets a second pass.
     fn look(&mut self) -> Result<(), Halt> {
-        self.sim.run_for(LOOK_EVERY)?;
+        self.look_until(self.sim.now() + LOOK_EVERY)
+    }
+
+    /// Lets a second pass, or less up to this moment.
+    fn look_until(&mut self, latest: Tick) -> Result<(), Halt> {
+        self.sim
+            .run_until(latest.min(self.sim.now() + LOOK_EVERY))?;
         self.start_those_that_left();
         Ok(())
     }
@@ -434,8 +443,8 @@ impl Stage<'_> {
     /// Whether it was not there, and is now.
     fn start_one(&self, number: u32) -> bool {
         let name = worker(number);
-        let over = |process: &Process| process.node().name() != name || process.is_over();
-        let is_free = self.cluster.processes().iter().all(over);
+        let latest = self.cluster.process(&name);
+        let is_free = latest.is_none_or(|process| process.is_over());
         if is_free {
             self.cluster
                 .start(&self.sim.node(&name), self.scenario.role(number));

@@ -163,9 +163,11 @@ pub fn scenario_of(seed: u64, days: Days) -> Scenario {
                 listed_at_once: 0,
             };
             scenario.handler.output_bytes = 0;
-            // Calls as short as the services' own, so that the figure is one of work and faults, not of waiting.
+            // Calls as short as the services' own, and none that ends its process, so that the figure is one of work and
+            // faults, not of waiting.
             scenario.handler.longest = Duration::from_millis(500);
             scenario.handler.slow = 0;
+            scenario.handler.killers = 0;
             scenario.tuning.max_concurrency = 8;
             scenario.tuning.session_seconds = 10;
             scenario.tuning.interval_ms = scenario.tuning.interval_ms.min(500);
@@ -174,7 +176,7 @@ pub fn scenario_of(seed: u64, days: Days) -> Scenario {
             scenario.events = None;
             if let FaultSource::Swarm(rates) = &mut scenario.faults {
                 for rate in rates.values_mut() {
-                    *rate = *rate / 5 * 3;
+                    *rate = *rate / 20 * 13;
                 }
             }
             scenario

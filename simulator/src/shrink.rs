@@ -12,6 +12,12 @@ use crate::schedule::Schedule;
 /// Replays at most: a second or two of work.
 pub const REPLAYS_MAX: u32 = 2_000;
 
+/// With more faults than this, none of them is there for a trouble's sake alone.
+const FAULTS_TIMED_MAX: usize = 6;
+
+/// A trouble is tried at so many moments up to its own, and at as many after.
+const MOMENTS: u64 = 12;
+
 /// A scenario that was made smaller.
 #[derive(Clone, Debug)]
 pub struct Shrunk {
@@ -67,6 +73,7 @@ pub(crate) fn shrink_by(
         let before = shrinker.best.clone();
         shrinker.fewer_faults();
         shrinker.fewer_troubles();
+        shrinker.better_timed();
         shrinker.fewer_nodes();
         shrinker.fewer_items();
         shrinker.calmer();
@@ -155,6 +162,31 @@ impl Shrinker<'_> {
             troubles,
             ..scenario.clone()
         });
+    }
+
+    /// A fault may matter only because it lets a trouble come at the right moment: the trouble comes at others, without it.
+    fn better_timed(&mut self) {
+        for trouble in 0..self.best.troubles.len() {
+            let mut fault = 0;
+            while fault < self.plan().len() && self.plan().len() <= FAULTS_TIMED_MAX {
+                if !self.goes_without(fault, trouble) {
+                    fault += 1;
+                }
+            }
+        }
+    }
+
+    fn goes_without(&mut self, fault: usize, trouble: usize) -> bool {
+        let mut rest = self.plan();
+        rest.remove(fault);
+        let at_ms = self.best.troubles[trouble].at_ms;
+        (1..=2 * MOMENTS).any(|moment| {
+            let rest = rest.clone();
+            self.with(|scenario| {
+                scenario.faults = FaultSource::Plan(rest);
+                scenario.troubles[trouble].at_ms = at_ms * moment / MOMENTS;
+            })
+        })
     }
 
     fn with(&mut self, change: impl FnOnce(&mut Scenario)) -> bool {

@@ -79,10 +79,10 @@ const OLDEST: &str = "oldestMessage";
 /// Another session may take from the pool between the look and the taking.
 const RACES_MAX: u32 = 10;
 
-/// The permits in a session's own row. Nobody else changes them while it lives, so what a move left that was clearly
-/// answered is still so, and need not be read again. What was only read may yet be changed by a move of before that
-/// comes late.
-#[derive(Clone, Debug)]
+/// The permits in a session's own row. Nobody else changes them while it lives, so what its opening or a move left that
+/// was clearly answered is still so, and need not be read again. What was only read may yet be changed by a move of before
+/// that comes late.
+#[derive(Clone, Debug, Default)]
 pub(super) struct OwnPermits {
     permits: u32,
     /// The name of the move that made them so.
@@ -121,11 +121,14 @@ impl Ledger {
         let key = keys::session(job, &self.session);
         for _ in 0..UNCLEAR_TRIES_MAX {
             match self.write(Write::create(key.clone(), row.clone())).await {
+                Ok(_) => {}
                 // The name is drawn at random: a row of that name is the one just written.
-                Err(error) if error.is_condition() => return Ok(()),
-                Err(error) if error.is_unclear() => {}
-                result => return result.map(|_| ()),
+                Err(error) if error.is_condition() => {}
+                Err(error) if error.is_unclear() => continue,
+                Err(error) => return Err(error),
             }
+            *self.known() = Some(OwnPermits::default());
+            return Ok(());
         }
         Err(unclear("a session's opening"))
     }
@@ -237,6 +240,10 @@ impl Ledger {
             };
             let take = wanted.min(pool.max.saturating_sub(lent));
             if take == 0 {
+                // What was asked for in vain may not be lent later, when nobody may ask any more and so find it.
+                if self.known().is_none() {
+                    self.fence(job, &own).await?;
+                }
                 return Ok(0);
             }
             let most = i64::from(pool.max) - i64::from(take);
@@ -256,7 +263,7 @@ impl Ledger {
                 Err(error) => return Err(error),
             }
         }
-        Ok(0)
+        Err(LedgerError::Raced)
     }
 
     /// Gives permits back to the pool, until this session's row holds `kept`.

@@ -11,7 +11,7 @@ use crate::core::lane::Lane;
 use crate::core::run::{Reason, RunEvent, RunStatus};
 use crate::ledger::{Ledger, LedgerError, RunRow, SessionStatus};
 use crate::ports::{Queue, Runtime};
-use crate::shell::finalizer::{CompileError, Manifest, compile};
+use crate::shell::finalizer::{CompileError, Manifest, compile_once};
 use crate::shell::report::RunReader;
 use crate::shell::{Env, OpenError, OpenRun, Session, SessionEnd};
 
@@ -273,7 +273,7 @@ impl Foreground {
             stores,
         };
         Ok(Some(
-            compile(&reader, results.as_ref(), &prefix, self.runtime()).await?,
+            compile_once(&reader, results.as_ref(), &prefix, self.runtime()).await?,
         ))
     }
 }

@@ -528,6 +528,14 @@ impl Env {
         empty.insert(lane, is_empty);
     }
 
+    /// Waits until then; none: for ever.
+    pub(super) async fn sleep_until(&self, moment: Option<Tick>) {
+        match moment {
+            Some(moment) => self.runtime.clock.sleep_until(moment).await,
+            None => std::future::pending().await,
+        }
+    }
+
     /// Waits, unless the session ends first.
     pub async fn pause(&self, duration: Duration) {
         tokio::select! {

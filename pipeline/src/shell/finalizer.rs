@@ -119,6 +119,56 @@ fn kind(mark: Mark) -> usize {
     }
 }
 
+/// As [`compile`], unless it was done for this generation and the files are there: then it answers what they are.
+///
+/// # Errors
+/// As of [`compile`].
+pub async fn compile_once(
+    run: &RunReader,
+    results: &dyn Objects,
+    prefix: &[u8],
+    runtime: &Runtime,
+) -> Result<Manifest, CompileError> {
+    if let Some(manifest) = compiled_before(run, results, prefix).await? {
+        return Ok(manifest);
+    }
+    compile(run, results, prefix, runtime).await
+}
+
+/// The manifest of this generation, if all that it names is there.
+async fn compiled_before(
+    run: &RunReader,
+    results: &dyn Objects,
+    prefix: &[u8],
+) -> Result<Option<Manifest>, CompileError> {
+    let generation = run.row.state.generation;
+    if run.row.compiled != Some(generation) {
+        return Ok(None);
+    }
+    let key = manifest_key(&directory(run, prefix));
+    let manifest = read_manifest(results, &key).await?;
+    let Some(manifest) = manifest.filter(|found| found.generation == generation.0) else {
+        return Ok(None);
+    };
+    for file in manifest.result_files.values().flatten() {
+        match results.head(file.key.as_bytes()).await {
+            Ok(found) if found.size_bytes == file.size => {}
+            Ok(_) | Err(ObjectsError::NotFound(_)) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(Some(manifest))
+}
+
+/// The place of a run's files.
+fn directory(run: &RunReader, prefix: &[u8]) -> Vec<u8> {
+    [prefix, format!("{}/", run.row.id).as_bytes()].concat()
+}
+
+fn manifest_key(directory: &[u8]) -> Vec<u8> {
+    [directory, b"manifest.json"].concat()
+}
+
 /// Compiles the result files of a run that has ended into `results` under `<run>/`.
 ///
 /// # Errors
@@ -134,9 +184,10 @@ pub async fn compile(
         runtime,
         until: runtime.clock.tick() + HELD_WAIT_MAX,
     };
-    holders.wait_until_all_heard().await?;
-    let mut directory = prefix.to_vec();
-    directory.extend_from_slice(format!("{}/", run.row.id).as_bytes());
+    if !holders.all_is_settled().await? {
+        holders.wait_until_all_heard().await?;
+    }
+    let directory = directory(run, prefix);
     let mut files: Vec<Files<'_>> = KINDS
         .iter()
         .map(|kind| Files::new(results, &directory, kind))
@@ -168,13 +219,13 @@ pub async fn compile(
     let manifest = Manifest {
         run: run.row.id.to_string(),
         job: run.row.job.to_string(),
-        status: now.row.state.status.as_str().to_owned(),
-        generation: now.row.state.generation.0,
+        status: run.row.state.status.as_str().to_owned(),
+        // As it was when it ended: of a later generation these files are not.
+        generation: run.row.state.generation.0,
         item_counts: now.counts,
         result_files,
     };
-    let mut key = directory;
-    key.extend_from_slice(b"manifest.json");
+    let key = manifest_key(&directory);
     let former = former_files(results, &key).await?;
     let mut text = serde_json::to_vec_pretty(&manifest).expect("plain data serialises");
     text.push(b'\n');
@@ -191,26 +242,34 @@ pub async fn compile(
         results.delete(gone.as_bytes()).await?;
     }
     run.ledger
-        .compiled(&run.row.id, now.row.state.generation)
+        .compiled(&run.row.id, run.row.state.generation)
         .await?;
     Ok(manifest)
 }
 
-/// The files that the manifest of a former generation named.
+/// The files that the manifest of before named.
 async fn former_files(results: &dyn Objects, key: &[u8]) -> Result<Vec<String>, CompileError> {
+    let former = read_manifest(results, key).await?;
+    let files = former
+        .map(|manifest| manifest.result_files)
+        .unwrap_or_default();
+    Ok(files.into_values().flatten().map(|file| file.key).collect())
+}
+
+/// The manifest, if there is one that can be read.
+async fn read_manifest(
+    results: &dyn Objects,
+    key: &[u8],
+) -> Result<Option<Manifest>, CompileError> {
     let mut reader = match results.get(key, 0, None, None).await {
         Ok(reader) => reader,
-        Err(ObjectsError::NotFound(_)) => return Ok(Vec::new()),
+        Err(ObjectsError::NotFound(_)) => return Ok(None),
         Err(error) => return Err(error.into()),
     };
     let mut text = Vec::new();
     let read = reader.read_to_end(&mut text).await;
     read.map_err(|error| ObjectsError::Unavailable(error.to_string()))?;
-    let former = serde_json::from_slice::<Manifest>(&text).ok();
-    let files = former
-        .map(|manifest| manifest.result_files)
-        .unwrap_or_default();
-    Ok(files.into_values().flatten().map(|file| file.key).collect())
+    Ok(serde_json::from_slice(&text).ok())
 }
 
 /// Those who may still settle items of a run that has ended: what they settle later would not be in its files.
@@ -224,6 +283,13 @@ struct Holders<'a> {
 impl Holders<'_> {
     fn waits(&self) -> bool {
         self.runtime.clock.tick() < self.until && !is_planted(Bug::CompiledWhileHeld)
+    }
+
+    /// Whether every item is settled: then nobody can settle one, and whoever has not heard of the end has nothing to do.
+    async fn all_is_settled(&self) -> Result<bool, LedgerError> {
+        let RunReader { ledger, row, .. } = self.run;
+        let settled = ledger.tallies(&row.id).await?.settled();
+        Ok(row.total_final() == Some(settled.total()))
     }
 
     /// Waits until every session that lives has said in a beat of its own that it does not work on the run. Two

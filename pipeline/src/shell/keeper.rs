@@ -12,20 +12,31 @@ use crate::ledger::LedgerError;
 
 use super::env::{Env, Mode};
 
-/// Permits unused for so long go back to the pool, for other sessions.
-const IDLE_BACK_AFTER: Duration = Duration::from_secs(5);
+/// Permits are looked at this often while the session has some.
+const IDLE_LOOK: Duration = Duration::from_secs(1);
+
+/// Those unused at so many looks go back to the pool, for other sessions. While it has none left they do not wait so
+/// long ([`Idle::due_back`]).
+const IDLE_LOOKS: u32 = 5;
 
 /// Before the pool is asked again after it had none, for the first time …
-const ASK_AGAIN: Duration = Duration::from_secs(1);
+const ASK_AGAIN: Duration = IDLE_LOOK;
 
-/// … and at most: others give back what they do not need as often as this.
-const ASK_AGAIN_MAX: Duration = IDLE_BACK_AFTER;
+/// … and at most: others give back what they do not need about as often as this.
+const ASK_AGAIN_MAX: Duration = Duration::from_secs(2);
 
-/// Beats until the session ends.
-pub(super) async fn beat(env: &Env) {
-    let mut last_good = env.runtime.clock.tick();
+/// Beats until the session ends. Its opening was the first beat.
+pub(super) async fn beat(env: &Env, opened_at: Tick) {
+    let mut last_good = opened_at;
     let latest = env.settings.silent_max();
+    let mut next = opened_at + env.settings.beat_every;
     loop {
+        tokio::select! {
+            biased;
+            () = env.kill.cancelled() => return,
+            () = env.closing.cancelled() => return,
+            () = env.runtime.clock.sleep_until(next) => {}
+        }
         let begun = env.runtime.clock.tick();
         let running = running(env);
         let beat = env.ledger.beat(&env.job, &running, env.oldest_message());
@@ -45,17 +56,13 @@ pub(super) async fn beat(env: &Env) {
             Ok(Err(error)) => tracing::warn!(%error, "a beat failed"),
             Err(_) => tracing::warn!("a beat was not answered in time"),
         }
-        if is_too_late(env.runtime.clock.tick(), last_good, latest) {
+        let now = env.runtime.clock.tick();
+        if is_too_late(now, last_good, latest) {
             tracing::error!("no beat for too long: calls are stopped, the leases are lost");
             env.kill.cancel();
             return;
         }
-        tokio::select! {
-            biased;
-            () = env.kill.cancelled() => return,
-            () = env.closing.cancelled() => return,
-            () = env.runtime.clock.sleep(env.settings.beat_every) => {}
-        }
+        next = now + env.settings.beat_every;
     }
 }
 
@@ -78,27 +85,34 @@ fn running(env: &Env) -> BTreeMap<crate::core::id::RunId, u64> {
 
 /// Moves permits until the session ends.
 pub(super) async fn keep_permits(env: &Env) {
-    let mut back_at = env.runtime.clock.tick() + IDLE_BACK_AFTER;
+    let mut idle = Idle::default();
+    let mut look_at = None;
     let mut row = Row::Agrees;
+    let mut ask_at = None;
     let mut ask_again = ASK_AGAIN;
     loop {
+        let next = [look_at, ask_at].into_iter().flatten().min();
         tokio::select! {
             biased;
             () = env.kill.cancelled() => return,
-            () = env.permits.short.notified() => {}
-            () = env.runtime.clock.sleep_until(back_at) => {}
+            () = env.permits.short.notified(), if ask_at.is_none() => {}
+            () = env.sleep_until(next) => {}
         }
-        let wanted = env.permits.take_wanted();
+        let now = env.runtime.clock.tick();
+        if ask_at.is_some_and(|at| at <= now) {
+            ask_at = None;
+            env.permits.ask_anew();
+        }
+        let wanted = match ask_at {
+            Some(_) => 0,
+            None => env.permits.take_wanted(),
+        };
         if wanted > 0 && !env.drain.is_cancelled() {
-            match env
-                .ledger
-                .take_permits(&env.job, env.permits.granted(), wanted)
-                .await
-            {
+            let held = env.permits.granted();
+            match env.ledger.take_permits(&env.job, held, wanted).await {
                 Ok(0) => {
-                    env.pause(ask_again).await;
+                    ask_at = Some(env.runtime.clock.tick() + ask_again);
                     ask_again = (ask_again * 2).min(ASK_AGAIN_MAX);
-                    env.permits.want_still(wanted);
                 }
                 Ok(permits) => {
                     ask_again = ASK_AGAIN;
@@ -107,14 +121,21 @@ pub(super) async fn keep_permits(env: &Env) {
                 Err(error) => {
                     row = Row::MayHoldMore;
                     tracing::warn!(%error, "the pool of permits does not answer");
-                    env.pause(ASK_AGAIN).await;
-                    env.permits.want_still(wanted);
+                    ask_at = Some(env.runtime.clock.tick() + ASK_AGAIN);
                 }
             }
         }
-        if env.runtime.clock.tick() >= back_at {
-            row = give_idle(env, row).await;
-            back_at = env.runtime.clock.tick() + IDLE_BACK_AFTER;
+        if look_at.is_some_and(|at| at <= env.runtime.clock.tick()) {
+            look_at = None;
+            let permits = idle.due_back(env).await;
+            env.permits.withdraw(permits);
+            if permits > 0 || row == Row::MayHoldMore {
+                row = give_back(env).await;
+            }
+        }
+        let looks = env.permits.granted() > 0 || row == Row::MayHoldMore;
+        if looks && look_at.is_none() {
+            look_at = Some(env.runtime.clock.tick() + IDLE_LOOK);
         }
     }
 }
@@ -127,18 +148,48 @@ enum Row {
     MayHoldMore,
 }
 
-/// Gives back what was idle. What was not clearly given is not taken into use again: it may be the
-/// pool's by now, or soon.
-async fn give_idle(env: &Env, row: Row) -> Row {
-    let idle = env.permits.take_idle();
-    if idle == 0 && row == Row::Agrees {
-        return row;
+/// What was idle at the looks of before.
+#[derive(Debug, Default)]
+struct Idle {
+    looks: u32,
+    /// The fewest of them.
+    least: Option<u32>,
+}
+
+impl Idle {
+    /// How many permits go back now: what was idle for long; and where the pool has none left, for whom others may wait,
+    /// what was idle since the last look, if it is half of them at least: fewer are often needed again.
+    async fn due_back(&mut self, env: &Env) -> u32 {
+        let lately = env.permits.lately();
+        let least = self
+            .least
+            .map_or(lately.idle, |least| least.min(lately.idle));
+        self.looks += 1;
+        if self.looks >= IDLE_LOOKS {
+            *self = Self::default();
+            return least;
+        }
+        self.least = Some(least);
+        let is_scarce = async || match env.ledger.pool(&env.job).await {
+            Ok(pool) => pool.lent >= pool.max,
+            Err(error) => {
+                tracing::debug!(%error, "the pool of permits was not looked at");
+                false
+            }
+        };
+        if lately.idle > 0 && lately.idle >= lately.used && is_scarce().await {
+            *self = Self::default();
+            return lately.idle;
+        }
+        0
     }
-    match env
-        .ledger
-        .give_permits(&env.job, env.permits.granted())
-        .await
-    {
+}
+
+/// Gives back what was withdrawn. What was not clearly given is not taken into use again: it may be the
+/// pool's by now, or soon.
+async fn give_back(env: &Env) -> Row {
+    let kept = env.permits.granted();
+    match env.ledger.give_permits(&env.job, kept).await {
         Ok(()) => Row::Agrees,
         Err(error) => {
             tracing::warn!(%error, "permits were not given back yet");

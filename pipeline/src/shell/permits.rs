@@ -129,10 +129,10 @@ impl Permits {
         self.with(|state| std::mem::take(&mut state.wanted))
     }
 
-    /// The pool had none; nobody wants anew what was wanted then.
-    pub(crate) fn want_still(&self, wanted: u32) {
-        self.with(|state| state.wanted = state.wanted.max(wanted));
-        self.short.notify_one();
+    /// What was wanted a while ago may not be wanted any more: who is short says so again.
+    pub(crate) fn ask_anew(&self) {
+        self.with(|state| state.wanted = 0);
+        self.freed.notify_waiters();
     }
 
     /// The pool granted more.
@@ -141,17 +141,31 @@ impl Permits {
         self.freed.notify_waiters();
     }
 
-    /// Takes away what was not in use since this was last asked, to be given back to the pool.
-    pub(crate) fn take_idle(&self) -> u32 {
+    /// How they were used since this was last asked.
+    pub(crate) fn lately(&self) -> Lately {
         self.with(|state| {
-            let idle = state
-                .granted
-                .saturating_sub(state.used_most.max(state.used));
-            state.granted -= idle;
+            let used = state.used_most.max(state.used);
             state.used_most = state.used;
-            idle
+            Lately {
+                used,
+                idle: state.granted.saturating_sub(used),
+            }
         })
     }
+
+    /// Takes away so many, to be given back to the pool, as far as they are not in use.
+    pub(crate) fn withdraw(&self, permits: u32) {
+        self.with(|state| state.granted -= permits.min(state.granted.saturating_sub(state.used)));
+    }
+}
+
+/// How permits were used for a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Lately {
+    /// The most that were in use at one time.
+    pub(crate) used: u32,
+    /// Those that never were.
+    pub(crate) idle: u32,
 }
 
 #[cfg(test)]
@@ -190,8 +204,34 @@ mod tests {
         permits.grant(10);
         assert_eq!(permits.take(1), 1);
         permits.give(1);
-        assert_eq!(permits.take_idle(), 9, "one was in use in between");
-        assert_eq!(permits.take_idle(), 1);
-        assert_eq!(permits.granted(), 0);
+        let lately = permits.lately();
+        assert_eq!(
+            (lately.used, lately.idle),
+            (1, 9),
+            "one was in use in between"
+        );
+        permits.withdraw(lately.idle);
+        assert_eq!(permits.granted(), 1);
+        assert_eq!(permits.lately().idle, 1);
+    }
+
+    #[test]
+    fn what_is_in_use_again_is_not_withdrawn() {
+        let permits = Permits::default();
+        permits.grant(4);
+        assert_eq!(permits.lately().idle, 4);
+        assert_eq!(permits.take(3), 3);
+        permits.withdraw(4);
+        assert_eq!((permits.granted(), permits.used()), (3, 3));
+    }
+
+    #[test]
+    fn what_was_wanted_once_is_not_asked_for_later() {
+        let permits = Permits::default();
+        assert_eq!(permits.take(5), 0);
+        permits.ask_anew();
+        assert_eq!(permits.take_wanted(), 0, "nobody said so again");
+        assert_eq!(permits.take(2), 0);
+        assert_eq!(permits.take_wanted(), 2);
     }
 }

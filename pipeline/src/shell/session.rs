@@ -63,6 +63,7 @@ impl Session {
         who: &str,
         ingest: Option<Arc<Ingest>>,
     ) -> Result<Self, LedgerError> {
+        let opened_at = env.runtime.clock.tick();
         env.ledger
             .open_session(&env.job, env.settings.session_duration, who)
             .await?;
@@ -92,8 +93,8 @@ impl Session {
             });
         }
         drop(alive);
-        start(&env, "beat", |env| async move {
-            keeper::beat(&env).await;
+        start(&env, "beat", move |env| async move {
+            keeper::beat(&env, opened_at).await;
         });
         start(&env, "permits", |env| async move {
             keeper::keep_permits(&env).await;

@@ -9,7 +9,7 @@ use crate::core::run::RunStatus;
 use crate::ledger::{LedgerError, OpenWindow};
 
 use super::env::{Env, OpenError, RunHandle};
-use super::finalizer::{CompileError, compile};
+use super::finalizer::{CompileError, compile_once};
 use super::intake::Ingest;
 use super::redriver;
 use super::report::RunReader;
@@ -88,7 +88,7 @@ async fn finish(env: &Arc<Env>, ingest: &Ingest, open: OpenWindow) -> Result<(),
             job: handle.job.clone(),
             stores: handle.stores.clone(),
         };
-        compile(&reader, results.as_ref(), prefix, &env.runtime).await?;
+        compile_once(&reader, results.as_ref(), prefix, &env.runtime).await?;
     }
     env.ledger.close_window(&env.job, &open).await?;
     tracing::info!(run = %open.row.id, status = open.row.state.status.as_str(), "a window is done");

@@ -2,7 +2,9 @@
 //! written that says nothing.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use futures_util::future::join;
 use trommel::core::id::{Generation, PageId, RunId, SessionId};
 use trommel::core::lane::Lane;
 use trommel::core::outcome::Outcome;
@@ -15,7 +17,7 @@ use trommel::core::tolerance::Tolerance;
 use trommel::core::window::Window;
 use trommel::ledger::{Held, Ledger, LedgerError, NewRun, Redrive, SettleEnd, Settlement};
 use trommel::ports::TableError;
-use trommel_simulator::point::{Kind, Operation};
+use trommel_simulator::point::{Kind, Operation, Point};
 use trommel_simulator::rules::KnownToken;
 use trommel_simulator::services::{Rates, Source};
 
@@ -247,6 +249,39 @@ fn a_move_of_permits_that_was_given_up_does_not_happen_later() {
         let pool = scenario.block_on(ledger.pool(&name));
         assert_eq!(pool.expect("it is there").lent, took, "gives: {gives}");
     }
+}
+
+#[test]
+fn permits_asked_for_in_vain_are_not_lent_later() {
+    let scenario = Scenario::new(1, job(1, 0));
+    let name = job(1, 0).name;
+    let (me, other) = (ledger(&scenario, "me"), ledger(&scenario, "other"));
+    for ledger in [&me, &other] {
+        let opened = ledger.open_session(&name, seconds(3_600), "me");
+        assert_eq!(scenario.block_on(opened), Ok(()));
+    }
+    assert_eq!(scenario.block_on(me.set_pool(&name, 1)), Ok(()));
+    let first = Point {
+        operation: Operation::TableTransact,
+        entity: "me permit#job / pool".to_owned(),
+        nth: 1,
+    };
+    let late = Source::Plan([(first, Kind::Late)].into());
+    scenario.cluster.injector().set(late);
+    let clock = scenario.sim.node("other").runtime().clock;
+    let taken_meanwhile = async {
+        clock.sleep(Duration::from_millis(500)).await;
+        other.take_permits(&name, 0, 1).await
+    };
+    let mine = me.take_permits(&name, 0, 1);
+    let (mine, others) = scenario.block_on(async { join(mine, taken_meanwhile).await });
+    assert_eq!((mine, others), (Ok(0), Ok(1)));
+    assert_eq!(scenario.block_on(other.give_permits(&name, 0)), Ok(()));
+    scenario.run_for(seconds(600));
+    let trace = scenario.sim.trace_text();
+    assert!(trace.contains("a late request arrives"), "{trace}");
+    let pool = scenario.block_on(me.pool(&name));
+    assert_eq!(pool.expect("it is there").lent, 0);
 }
 
 #[test]

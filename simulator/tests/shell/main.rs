@@ -14,3 +14,4 @@ mod refused;
 mod runs;
 mod scenario;
 mod selections;
+mod waits;

@@ -220,9 +220,8 @@ fn permits_that_were_taken_unheard_are_found_by_the_next_who_asks() {
     let store = Store::new(Tokens::Ignored);
     scene::set_up(&store);
     let session = Session::open(&store, "s1");
-    session
-        .table
-        .fail(&[Fault::None, Fault::None, Fault::LostReply, LONG]);
+    // Only the pool is read before the move: a session that was just opened holds none.
+    session.table.fail(&[Fault::None, Fault::LostReply, LONG]);
     let take = |held, wanted| finish(session.ledger.take_permits(&job(), held, wanted));
     take(0, 5).expect_err("nobody answers");
     session.table.heal();

@@ -185,7 +185,7 @@ impl Engine {
                 () = env.drain.cancelled(), if !draining => draining = true,
                 () = freed => {}
                 () = heard => {}
-                () = sleep_until(&env, self.next_look(now)) => {}
+                () = env.sleep_until(self.next_look(now)) => {}
             }
             for event in events.drain(..) {
                 self.hear(event);
@@ -315,7 +315,7 @@ impl Engine {
 
     /// Until then nothing is to be done, unless something is heard; none: nothing at all.
     fn next_look(&self, now: Tick) -> Option<Tick> {
-        let within = self.env.ledger.profile().settle_within;
+        let within = self.settle_within();
         // What is being written is heard of when that is done.
         let idle = |id: &u64| self.slots.get(id).filter(|slot| !slot.writing);
         let since = self.news.iter().filter_map(|id| idle(id)?.news_since).min();
@@ -353,12 +353,5 @@ impl Engine {
         if self.calls.len() > 0 {
             tracing::warn!(calls = self.calls.len(), "calls were dropped");
         }
-    }
-}
-
-async fn sleep_until(env: &Env, moment: Option<Tick>) {
-    match moment {
-        Some(moment) => env.runtime.clock.sleep_until(moment).await,
-        None => std::future::pending().await,
     }
 }

@@ -1,6 +1,8 @@
 //! Gathers what is new into groups to settle, and gives back what is not worked on.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::{Engine, Event, Slot};
 use crate::core::page::{ItemState, PageStatus};
@@ -11,13 +13,26 @@ use crate::shell::env::{Env, Mode, RunHandle};
 use crate::shell::worker::settler;
 use crate::shell::worker::settler::{Entry, GROUP_PAGES_MAX};
 
+/// Where nothing runs, and nothing is to start or to come, little more will: it is waited for this much less.
+const QUIET_SOONER: u32 = 4;
+
 impl Engine {
+    /// How long what is new waits for more, so that both are written at once.
+    pub(super) fn settle_within(&self) -> Duration {
+        let within = self.env.ledger.profile().settle_within;
+        let coming = self.demand.coming.load(Ordering::Relaxed);
+        match self.calls.len() == 0 && self.ready.is_empty() && coming == 0 {
+            true => within / QUIET_SOONER,
+            false => within,
+        }
+    }
+
     /// Hands a group of pages with news to the settler, one group at a time.
     pub(super) fn settle(&mut self, now: Tick) {
         if self.settling {
             return;
         }
-        let within = self.env.ledger.profile().settle_within;
+        let within = self.settle_within();
         let due = |slot: &Slot| {
             let is_late = |since: Tick| now.since(since) >= within;
             slot.news_since
