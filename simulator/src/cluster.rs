@@ -23,7 +23,7 @@ use trommel::core::run::{BreachStops, Limits, RunStatus};
 use trommel::ledger::{Ledger, NewRun, RunRow};
 use trommel::ports::table::TableProfile;
 use trommel::ports::{Executor, Objects, ObjectsError, Queue};
-use trommel::shell::finalizer::compile_once;
+use trommel::shell::finalizer::compile;
 use trommel::shell::intake::{Ingest, IngestParts};
 use trommel::shell::report::RunReader;
 use trommel::shell::{Env, OpenRun, OpenedRun, Session, SessionEnd, Settings, Stores};
@@ -293,6 +293,11 @@ impl Cluster {
 
     fn is_all(&self, check: impl Fn(&Process) -> bool) -> bool {
         *lock(&self.inner.coming_back) == 0 && lock(&self.inner.processes).values().all(check)
+    }
+
+    /// Whether no process holds a page.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.is_all(|process| process.is_over() || process.holds_nothing())
     }
 
     /// Whether somebody who drove the run left as it had ended.
@@ -632,6 +637,11 @@ impl Process {
         Some(env.ledger.session().clone())
     }
 
+    fn holds_nothing(&self) -> bool {
+        let env = lock(&self.state).env.upgrade();
+        env.is_none_or(|env| env.runs_held().is_empty())
+    }
+
     /// What it does.
     pub fn role(&self) -> Role {
         self.role
@@ -800,8 +810,11 @@ impl Process {
             job: inner.job.clone(),
             stores: opener.stores(),
         };
-        let compiled = compile_once(&reader, &results, b"", &self.node.runtime()).await;
-        let manifest = compiled.map_err(|error| error.to_string())?;
+        let compiled = compile(&reader, &results, b"", &self.node.runtime()).await;
+        let Some(manifest) = compiled.map_err(|error| error.to_string())? else {
+            self.node.trace(&"it was redriven meanwhile");
+            return Ok(());
+        };
         let generation = manifest.generation;
         self.node.sometimes(Probe::Compiled);
         self.node

@@ -5,6 +5,7 @@
 //! dropped, because each of those may call back.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
@@ -92,9 +93,22 @@ impl Wake for TaskWaker {
     }
 }
 
+/// What a task is called: `a/main`. Written out only where somebody reads it.
+#[derive(Clone)]
+pub(crate) struct TaskName {
+    pub(crate) node: Arc<str>,
+    pub(crate) task: &'static str,
+}
+
+impl fmt::Display for TaskName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.node, self.task)
+    }
+}
+
 struct Task {
     owner: Owner,
-    name: String,
+    name: TaskName,
     /// Gone while it is being polled.
     future: Option<BoxFuture<'static, ()>>,
     flag: Arc<TaskWaker>,
@@ -192,7 +206,7 @@ impl State {
 
     fn names(&self) -> Vec<String> {
         let tasks = self.slots.iter().filter_map(|slot| slot.task.as_ref());
-        tasks.map(|task| task.name.clone()).collect()
+        tasks.map(|task| task.name.to_string()).collect()
     }
 }
 
@@ -231,7 +245,7 @@ impl Exec {
     }
 
     /// Starts a task; nothing, if its owner has ended.
-    pub(crate) fn spawn(&self, owner: Owner, name: String, future: BoxFuture<'static, ()>) {
+    pub(crate) fn spawn(&self, owner: Owner, name: TaskName, future: BoxFuture<'static, ()>) {
         let mut state = lock(&self.state);
         if state.has_ended(owner) {
             drop(state);
@@ -476,7 +490,8 @@ impl Exec {
                 let task = state.remove(number);
                 let panicked = Panicked {
                     at: Tick(state.now),
-                    task: task.map_or_else(|| "a crashed task".to_owned(), |task| task.name),
+                    task: task
+                        .map_or_else(|| "a crashed task".to_owned(), |task| task.name.to_string()),
                     message: message_of(payload.as_ref()),
                 };
                 state.panics.push(panicked.clone());

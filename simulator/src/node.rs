@@ -8,7 +8,7 @@ use trommel::ports::runtime::BoxFuture;
 use trommel::ports::{Clock, Runtime, Spawn};
 
 use crate::entropy::Stream;
-use crate::exec::{Owner, Sleep};
+use crate::exec::{Owner, Sleep, TaskName};
 use crate::probe::Probe;
 use crate::simulation::World;
 
@@ -97,13 +97,19 @@ impl Node {
         Sleep::new(Arc::clone(&self.world.exec), self.owner, at).await;
     }
 
+    /// What its own clock shows.
+    pub fn now(&self) -> Timestamp {
+        let shown = START.after(self.skew.local(self.tick()).since(Tick::default()));
+        Timestamp(shown.0 + self.skew.offset_ms)
+    }
+
     /// True virtual time, whatever its own clock shows.
     pub fn tick(&self) -> Tick {
         self.world.exec.now()
     }
 
     /// Starts a task on it; nothing, if it has crashed.
-    pub fn spawn(&self, name: &str, future: impl Future<Output = ()> + Send + 'static) {
+    pub fn spawn(&self, name: &'static str, future: impl Future<Output = ()> + Send + 'static) {
         self.start(name, Box::pin(future));
     }
 
@@ -145,8 +151,9 @@ impl Node {
         self.world.trace(&self.name, what);
     }
 
-    fn start(&self, name: &str, future: BoxFuture<'static, ()>) {
-        let name = format!("{}/{name}", self.name);
+    fn start(&self, task: &'static str, future: BoxFuture<'static, ()>) {
+        let node = Arc::clone(&self.name);
+        let name = TaskName { node, task };
         self.world.exec.spawn(self.owner, name, future);
     }
 }
@@ -158,12 +165,11 @@ struct Ports {
 
 impl Clock for Ports {
     fn now(&self) -> Timestamp {
-        let shown = START.after(self.tick().since(Tick::default()));
-        Timestamp(shown.0 + self.node.skew.offset_ms)
+        self.node.now()
     }
 
     fn tick(&self) -> Tick {
-        self.node.skew.local(self.node.world.exec.now())
+        self.node.skew.local(self.node.tick())
     }
 
     fn sleep_until(&self, at: Tick) -> BoxFuture<'static, ()> {

@@ -329,6 +329,14 @@ impl<'a> Oracle<'a> {
         self.items(|outcome| outcome == Some(Outcome::Aborted))
     }
 
+    /// The items that were skipped so far.
+    ///
+    /// # Errors
+    /// The world could not go on.
+    pub fn skipped(&self) -> Result<BTreeSet<ItemId>, Halt> {
+        self.items(|outcome| outcome == Some(Outcome::Skipped))
+    }
+
     /// The items that succeeded so far.
     ///
     /// # Errors

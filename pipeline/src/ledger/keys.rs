@@ -54,7 +54,7 @@ pub(super) fn all_progress(run: &RunId) -> String {
 }
 
 /// `tally#<run>` / `<generation>#<slot>`. All in one partition, as every look of a judge reads them all, and each
-/// session adds to its slot once a second at most: 500 sessions make it hot, in a transaction of two units each.
+/// busy session adds to its slot once a second: 500 of them make it hot, in a transaction of two units each.
 pub(super) fn tally(run: &RunId, slot: u32, generation: Generation) -> Key {
     Key::new(tallies(run), format!("{:05}#{slot:02}", generation.0))
 }

@@ -407,17 +407,20 @@ impl Ledger {
     }
 
     /// Records that the result files of a generation are complete.
+    ///
+    /// # Errors
+    /// [`LedgerError::Raced`]: it is not the run's generation any more.
     pub async fn compiled(&self, run: &RunId, generation: Generation) -> Result<(), LedgerError> {
-        let updates = vec![Update::Set(
-            "compiled".into(),
-            i64::from(generation.0).into(),
-        )];
-        self.write_at_will(Write::update(
+        let number = i64::from(generation.0);
+        let write = Write::update(
             keys::run(run),
-            vec![Condition::Present],
-            updates,
-        ))
-        .await
+            vec![Condition::Equals("gen".into(), number.into())],
+            vec![Update::Set("compiled".into(), number.into())],
+        );
+        match self.write_at_will(write).await {
+            Err(error) if error.is_condition() => Err(LedgerError::Raced),
+            result => result,
+        }
     }
 }
 

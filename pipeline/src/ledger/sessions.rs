@@ -346,14 +346,19 @@ impl Ledger {
         let lent = vec![Update::Add("lent".into(), change.into())];
         let pool = Write::update(keys::pool(job), when, lent);
         let writes = vec![pool, self.own_write(job, own, change.into(), &name)];
-        *self.known() = None;
-        for _ in 0..UNCLEAR_TRIES_MAX {
+        let was_clear = self.known().take().is_some();
+        for tries in 0..UNCLEAR_TRIES_MAX {
             let Err(error) = self.transact(writes.clone()).await else {
                 *self.known() = Some(own.after(change, &name));
                 return Ok(());
             };
             if is_planted(Bug::PermitsAssumed) {
                 return Ok(());
+            }
+            if was_clear && tries == 0 && error.is_condition() {
+                // Refused at once: nothing happened, and nothing will.
+                *self.known() = Some(own.clone());
+                return Err(LedgerError::Raced);
             }
             let now = self.own_permits(job).await?;
             if now.moved.as_deref() == Some(name.as_str()) {

@@ -11,7 +11,7 @@ use crate::core::lane::Lane;
 use crate::core::run::{Reason, RunEvent, RunStatus};
 use crate::ledger::{Ledger, LedgerError, RunRow, SessionStatus};
 use crate::ports::{Queue, Runtime};
-use crate::shell::finalizer::{CompileError, Manifest, compile_once};
+use crate::shell::finalizer::{CompileError, Manifest, compile};
 use crate::shell::report::RunReader;
 use crate::shell::{Env, OpenError, OpenRun, Session, SessionEnd};
 
@@ -250,7 +250,7 @@ impl Foreground {
         }
     }
 
-    /// Compiles the result files of a run that has ended, if its job names a place for them.
+    /// Compiles the result files of a run that has ended, if its job names a place for them and nobody redrives it meanwhile.
     ///
     /// # Errors
     /// [`RunnerError`]; it may be repeated.
@@ -272,8 +272,6 @@ impl Foreground {
             job: Arc::new(job.clone()),
             stores,
         };
-        Ok(Some(
-            compile_once(&reader, results.as_ref(), &prefix, self.runtime()).await?,
-        ))
+        Ok(compile(&reader, results.as_ref(), &prefix, self.runtime()).await?)
     }
 }

@@ -298,6 +298,8 @@ pub struct Env {
     pub opened: Notify,
     /// Something was learned of a run.
     pub heard: Arc<Notify>,
+    /// Whether other sessions of the job lived when the sweeper looked last.
+    company: AtomicBool,
     /// Classes of the handlers' own that this session has counted by name.
     classes: Mutex<BTreeSet<String>>,
     /// Pages that this session's workers lease or hold, and how often each.
@@ -367,6 +369,7 @@ impl Env {
             runs: Mutex::default(),
             oldest_message: AtomicI64::new(NO_MESSAGE),
             beaten_at: AtomicU64::new(made_at.0),
+            company: AtomicBool::new(false),
             classes: Mutex::default(),
             held: Mutex::default(),
             touched: Mutex::default(),
@@ -520,6 +523,16 @@ impl Env {
     pub fn lane_is_empty(&self, lane: Lane) -> Option<bool> {
         let empty = self.empty.lock().unwrap_or_else(PoisonError::into_inner);
         empty.get(&lane).copied()
+    }
+
+    /// Whether other sessions of the job lived lately.
+    pub(super) fn has_company(&self) -> bool {
+        self.company.load(Ordering::Relaxed)
+    }
+
+    /// Notes whether other sessions of the job live.
+    pub(super) fn note_company(&self, is_there: bool) {
+        self.company.store(is_there, Ordering::Relaxed);
     }
 
     /// Notes what the lane's queue answered.

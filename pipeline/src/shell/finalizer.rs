@@ -119,20 +119,22 @@ fn kind(mark: Mark) -> usize {
     }
 }
 
-/// As [`compile`], unless it was done for this generation and the files are there: then it answers what they are.
+/// Compiles the result files of a run that has ended into `results` under `<run>/`, unless that was done for its
+/// generation and what its manifest names is there. None: it was redriven meanwhile, and whoever ends it compiles.
 ///
 /// # Errors
-/// As of [`compile`].
-pub async fn compile_once(
+/// The ledger or the place of the results; nothing half-written is left visible.
+pub async fn compile(
     run: &RunReader,
     results: &dyn Objects,
     prefix: &[u8],
     runtime: &Runtime,
-) -> Result<Manifest, CompileError> {
-    if let Some(manifest) = compiled_before(run, results, prefix).await? {
-        return Ok(manifest);
+) -> Result<Option<Manifest>, CompileError> {
+    match compiled_before(run, results, prefix).await? {
+        Some(manifest) => Ok(Some(manifest)),
+        // Boxed, as it is large and every foreground's future would hold it.
+        None => Box::pin(compile_anew(run, results, prefix, runtime)).await,
     }
-    compile(run, results, prefix, runtime).await
 }
 
 /// The manifest of this generation, if all that it names is there.
@@ -169,16 +171,12 @@ fn manifest_key(directory: &[u8]) -> Vec<u8> {
     [directory, b"manifest.json"].concat()
 }
 
-/// Compiles the result files of a run that has ended into `results` under `<run>/`.
-///
-/// # Errors
-/// The ledger or the place of the results; nothing half-written is left visible.
-pub async fn compile(
+async fn compile_anew(
     run: &RunReader,
     results: &dyn Objects,
     prefix: &[u8],
     runtime: &Runtime,
-) -> Result<Manifest, CompileError> {
+) -> Result<Option<Manifest>, CompileError> {
     let holders = Holders {
         run,
         runtime,
@@ -211,6 +209,10 @@ pub async fn compile(
             }
         }
     }
+    // What was reopened meanwhile is of no generation that could be named.
+    if !holders.is_over().await? {
+        return Ok(None);
+    }
     let mut result_files = BTreeMap::new();
     for (kind, files) in KINDS.iter().zip(files) {
         result_files.insert((*kind).to_owned(), files.finish().await?);
@@ -220,7 +222,6 @@ pub async fn compile(
         run: run.row.id.to_string(),
         job: run.row.job.to_string(),
         status: run.row.state.status.as_str().to_owned(),
-        // As it was when it ended: of a later generation these files are not.
         generation: run.row.state.generation.0,
         item_counts: now.counts,
         result_files,
@@ -241,10 +242,12 @@ pub async fn compile(
         // A file of a former generation that the manifest no longer names would mislead.
         results.delete(gone.as_bytes()).await?;
     }
-    run.ledger
-        .compiled(&run.row.id, run.row.state.generation)
-        .await?;
-    Ok(manifest)
+    let generation = run.row.state.generation;
+    match run.ledger.compiled(&run.row.id, generation).await {
+        Ok(()) => Ok(Some(manifest)),
+        Err(LedgerError::Raced) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// The files that the manifest of before named.
@@ -292,7 +295,7 @@ impl Holders<'_> {
         Ok(row.total_final() == Some(settled.total()))
     }
 
-    /// Waits until every session that lives has said in a beat of its own that it does not work on the run. Two
+    /// Waits, as long as nobody redrives the run, until every session that lives has said in a beat of its own that it does not work on the run. Two
     /// beats are waited for: the next may have been under way already. One that falls silent is dead; its sweeper
     /// may be, too.
     async fn wait_until_all_heard(&self) -> Result<(), LedgerError> {
@@ -332,7 +335,7 @@ impl Holders<'_> {
                     .is_none_or(|beat| session.beat >= beat + BEATS);
                 may_settle |= !heard || session.running.contains_key(&self.run.row.id);
             }
-            if !may_settle {
+            if !may_settle || !self.is_over().await? {
                 return Ok(());
             }
             self.runtime.clock.sleep(LOOK_AGAIN).await;

@@ -12,18 +12,16 @@ use crate::ledger::LedgerError;
 
 use super::env::{Env, Mode};
 
-/// Permits are looked at this often while the session has some.
+/// Permits are looked at this often while the session has some, or its row may.
 const IDLE_LOOK: Duration = Duration::from_secs(1);
 
 /// Those unused at so many looks go back to the pool, for other sessions. While it has none left they do not wait so
 /// long ([`Idle::due_back`]).
 const IDLE_LOOKS: u32 = 5;
 
-/// Before the pool is asked again after it had none, for the first time …
+/// Before the pool is asked again after it had none: others give back what they do not need about as often. It costs
+/// half a read unit.
 const ASK_AGAIN: Duration = IDLE_LOOK;
-
-/// … and at most: others give back what they do not need about as often as this.
-const ASK_AGAIN_MAX: Duration = Duration::from_secs(2);
 
 /// Beats until the session ends. Its opening was the first beat.
 pub(super) async fn beat(env: &Env, opened_at: Tick) {
@@ -89,7 +87,6 @@ pub(super) async fn keep_permits(env: &Env) {
     let mut look_at = None;
     let mut row = Row::Agrees;
     let mut ask_at = None;
-    let mut ask_again = ASK_AGAIN;
     loop {
         let next = [look_at, ask_at].into_iter().flatten().min();
         tokio::select! {
@@ -110,26 +107,21 @@ pub(super) async fn keep_permits(env: &Env) {
         if wanted > 0 && !env.drain.is_cancelled() {
             let held = env.permits.granted();
             match env.ledger.take_permits(&env.job, held, wanted).await {
-                Ok(0) => {
-                    ask_at = Some(env.runtime.clock.tick() + ask_again);
-                    ask_again = (ask_again * 2).min(ASK_AGAIN_MAX);
-                }
                 Ok(permits) => {
-                    ask_again = ASK_AGAIN;
                     env.permits.grant(permits);
+                    ask_at = (permits == 0).then(|| env.runtime.clock.tick() + ASK_AGAIN);
                 }
                 Err(error) => {
                     row = Row::MayHoldMore;
-                    tracing::warn!(%error, "the pool of permits does not answer");
+                    tracing::warn!(%error, "no permits could be taken yet");
                     ask_at = Some(env.runtime.clock.tick() + ASK_AGAIN);
                 }
             }
         }
         if look_at.is_some_and(|at| at <= env.runtime.clock.tick()) {
             look_at = None;
-            let permits = idle.due_back(env).await;
-            env.permits.withdraw(permits);
-            if permits > 0 || row == Row::MayHoldMore {
+            let due = idle.due_back(env).await;
+            if env.permits.withdraw(due) > 0 || row == Row::MayHoldMore {
                 row = give_back(env).await;
             }
         }
@@ -157,8 +149,9 @@ struct Idle {
 }
 
 impl Idle {
-    /// How many permits go back now: what was idle for long; and where the pool has none left, for whom others may wait,
-    /// what was idle since the last look, if it is half of them at least: fewer are often needed again.
+    /// How many permits go back now: what was idle for long; and where the pool has none left, and other sessions live
+    /// that may wait for some, what was idle since the last look, if it is half of them at least: fewer are often needed
+    /// again.
     async fn due_back(&mut self, env: &Env) -> u32 {
         let lately = env.permits.lately();
         let least = self
@@ -177,7 +170,8 @@ impl Idle {
                 false
             }
         };
-        if lately.idle > 0 && lately.idle >= lately.used && is_scarce().await {
+        let is_asked_for = lately.idle > 0 && lately.idle >= lately.used && env.has_company();
+        if is_asked_for && is_scarce().await {
             *self = Self::default();
             return lately.idle;
         }

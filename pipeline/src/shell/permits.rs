@@ -24,6 +24,8 @@ struct State {
     used: u32,
     used_most: u32,
     wanted: u32,
+    /// The pool had none when it was asked last.
+    pool_is_empty: bool,
     alone: Alone,
 }
 
@@ -64,6 +66,16 @@ impl Permits {
             self.short.notify_one();
         }
         took as usize
+    }
+
+    /// So many calls wait beside those that were short.
+    pub(crate) fn want_more(&self, calls: usize) {
+        let calls = u32::try_from(calls).unwrap_or(u32::MAX);
+        self.with(|state| {
+            if state.wanted > 0 {
+                state.wanted = state.wanted.saturating_add(calls);
+            }
+        });
     }
 
     /// Takes all of them for one call, if nothing runs; else nothing new starts until nothing does.
@@ -135,10 +147,24 @@ impl Permits {
         self.freed.notify_waiters();
     }
 
-    /// The pool granted more.
+    /// The pool granted more; none: it has none.
     pub(crate) fn grant(&self, permits: u32) {
-        self.with(|state| state.granted += permits);
-        self.freed.notify_waiters();
+        self.with(|state| {
+            state.pool_is_empty = permits == 0;
+            state.granted += permits;
+            if permits > 0 {
+                // None of what there is now was idle while it was there.
+                state.used_most = state.granted;
+            }
+        });
+        if permits > 0 {
+            self.freed.notify_waiters();
+        }
+    }
+
+    /// Whether the pool had none when it was asked last.
+    pub(crate) fn is_pool_empty(&self) -> bool {
+        self.with(|state| state.pool_is_empty)
     }
 
     /// How they were used since this was last asked.
@@ -153,9 +179,13 @@ impl Permits {
         })
     }
 
-    /// Takes away so many, to be given back to the pool, as far as they are not in use.
-    pub(crate) fn withdraw(&self, permits: u32) {
-        self.with(|state| state.granted -= permits.min(state.granted.saturating_sub(state.used)));
+    /// Takes away so many, to be given back to the pool, as far as they are not in use; answers how many.
+    pub(crate) fn withdraw(&self, permits: u32) -> u32 {
+        self.with(|state| {
+            let free = permits.min(state.granted.saturating_sub(state.used));
+            state.granted -= free;
+            free
+        })
     }
 }
 
@@ -202,6 +232,7 @@ mod tests {
     fn what_was_idle_for_a_while_goes_back() {
         let permits = Permits::default();
         permits.grant(10);
+        permits.lately();
         assert_eq!(permits.take(1), 1);
         permits.give(1);
         let lately = permits.lately();
@@ -210,7 +241,7 @@ mod tests {
             (1, 9),
             "one was in use in between"
         );
-        permits.withdraw(lately.idle);
+        assert_eq!(permits.withdraw(lately.idle), 9);
         assert_eq!(permits.granted(), 1);
         assert_eq!(permits.lately().idle, 1);
     }
@@ -219,9 +250,10 @@ mod tests {
     fn what_is_in_use_again_is_not_withdrawn() {
         let permits = Permits::default();
         permits.grant(4);
+        assert_eq!(permits.lately().idle, 0, "what just came was not idle");
         assert_eq!(permits.lately().idle, 4);
         assert_eq!(permits.take(3), 3);
-        permits.withdraw(4);
+        assert_eq!(permits.withdraw(4), 1);
         assert_eq!((permits.granted(), permits.used()), (3, 3));
     }
 

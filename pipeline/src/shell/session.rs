@@ -4,6 +4,7 @@
 //! session row go, then the beat. A session whose leases are lost stops at once; its process may start
 //! anew under another name.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 
@@ -63,12 +64,19 @@ impl Session {
         who: &str,
         ingest: Option<Arc<Ingest>>,
     ) -> Result<Self, LedgerError> {
-        let opened_at = env.runtime.clock.tick();
+        let mut opened_at = env.runtime.clock.tick();
         env.ledger
             .open_session(&env.job, env.settings.session_duration, who)
             .await?;
         if env.settings.others == Others::AreDead {
             sweeper::bury_all(&env).await?;
+        }
+        // Where that took long, others may soon count it as dead.
+        let now = env.runtime.clock.tick();
+        if now.since(opened_at) > env.settings.beat_every {
+            let nothing = BTreeMap::new();
+            env.ledger.beat(&env.job, &nothing, None).await?;
+            opened_at = now;
         }
         let (alive, workers) = mpsc::channel(1);
         for lane in lanes.iter().copied() {

@@ -213,6 +213,7 @@ async fn bury(env: &Env, memory: &mut Memory) -> Result<Sessions, LedgerError> {
             Err(error) => return Err(error),
         }
     }
+    env.note_company(!found.live.is_empty());
     Ok(found)
 }
 

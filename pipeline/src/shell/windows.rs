@@ -9,7 +9,7 @@ use crate::core::run::RunStatus;
 use crate::ledger::{LedgerError, OpenWindow};
 
 use super::env::{Env, OpenError, RunHandle};
-use super::finalizer::{CompileError, compile_once};
+use super::finalizer::{CompileError, compile};
 use super::intake::Ingest;
 use super::redriver;
 use super::report::RunReader;
@@ -88,7 +88,11 @@ async fn finish(env: &Arc<Env>, ingest: &Ingest, open: OpenWindow) -> Result<(),
             job: handle.job.clone(),
             stores: handle.stores.clone(),
         };
-        compile_once(&reader, results.as_ref(), prefix, &env.runtime).await?;
+        let compiled = compile(&reader, results.as_ref(), prefix, &env.runtime).await?;
+        if compiled.is_none() {
+            tracing::info!(run = %open.row.id, "a window was redriven");
+            return Ok(());
+        }
     }
     env.ledger.close_window(&env.job, &open).await?;
     tracing::info!(run = %open.row.id, status = open.row.state.status.as_str(), "a window is done");

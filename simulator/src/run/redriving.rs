@@ -180,7 +180,8 @@ impl Stage<'_> {
         // What was pending and not selected may have ended late, by those who only then heard of the former end
         // or found its holder dead.
         // What a former redrive asked for may arrive late too.
-        let may_be_late = choice.row.state.generation.0 > 0 && self.cluster.injector().struck() > 0;
+        let was_struck = self.cluster.injector().struck() > 0;
+        let may_be_late = choice.row.state.generation.0 > 0 && was_struck;
         let left = match may_be_late {
             true => chosen.left.difference(&successes).count() as u64,
             false => chosen.left.len() as u64,
@@ -189,6 +190,10 @@ impl Stage<'_> {
         if choice.is_selective {
             late_failures = oracle.failed()?.difference(&choice.failed).count() as u64;
             late = oracle.aborted()?.difference(&chosen.left).count() as u64 + late_failures;
+        }
+        // So may a former holder's word that a pending item was to be skipped, which nobody asked to have again.
+        if was_struck {
+            late += oracle.skipped()?.difference(&chosen.left).count() as u64;
         }
         // What was left as it was may be too much for a success.
         let good = late_failures > 0 || left > 0 || after.state.status == RunStatus::Succeeded;

@@ -91,6 +91,12 @@ impl Store {
     }
 }
 
+/// A row before and after a write.
+struct Changed {
+    before: Option<Row>,
+    after: Option<Row>,
+}
+
 impl Request {
     /// Names what nobody else asks for: a page's write has a name of its own, as have most transactions.
     fn fingerprint(&self) -> Option<u64> {
@@ -217,23 +223,15 @@ impl TableModel {
     }
 
     /// A write is billed by the larger of the row before and after it, also where its condition does not hold.
-    fn bill_write(
-        &self,
-        rules: &TableRules,
-        request: &Request,
-        before: &[Option<Row>],
-    ) -> Result<(), TableError> {
+    fn bill_write(&self, request: &Request, changes: &[Changed]) {
         let together = matches!(request, Request::Transact { .. });
-        let mut rows = Vec::new();
-        for (write, before) in request.writes().iter().zip(before) {
-            let after = rules.get(&write.key)?;
-            let bytes = |row: Option<&Row>| row.map_or(0, Row::bytes);
-            let largest = bytes(before.as_ref()).max(bytes(after.as_ref()));
-            let key = write.key.pk.len() + write.key.sk.len();
-            rows.push(largest + key);
-        }
+        let bytes = |row: &Option<Row>| row.as_ref().map_or(0, Row::bytes);
+        let billed = |(write, changed): (&Write, &Changed)| {
+            let largest = bytes(&changed.before).max(bytes(&changed.after));
+            largest + write.key.pk.len() + write.key.sk.len()
+        };
+        let rows = request.writes().iter().zip(changes).map(billed).collect();
         self.injector.bill(&Billed::Written { rows, together });
-        Ok(())
     }
 
     async fn apply(&self, who: &Node, request: &Request) -> Result<Option<Row>, TableError> {
@@ -262,9 +260,11 @@ impl TableModel {
         who: &Node,
         request: &Request,
     ) -> Result<Option<Row>, TableError> {
-        let mut before = Vec::new();
+        let mut changes = Vec::new();
         for write in request.writes() {
-            before.push(rules.get(&write.key)?);
+            let before = rules.get(&write.key)?;
+            let after = None;
+            changes.push(Changed { before, after });
         }
         let known = *lock(&self.known);
         let done = rules.change(request, self.service.tick(), known);
@@ -279,11 +279,14 @@ impl TableModel {
             }
             Err(error) => Err(error),
         };
-        self.bill_write(rules, request, &before)?;
+        for (write, changed) in request.writes().iter().zip(&mut changes) {
+            changed.after = rules.get(&write.key)?;
+        }
+        self.bill_write(request, &changes);
         Self::tell(who, request, &result);
         if result.is_ok() {
             self.note_deaths(request);
-            self.check(rules, who, request, before)?;
+            self.check(rules, who, request, changes)?;
         }
         result
     }
@@ -356,12 +359,13 @@ impl TableModel {
         rules: &TableRules,
         who: &Node,
         request: &Request,
-        before: Vec<Option<Row>>,
+        changes: Vec<Changed>,
     ) -> Result<(), TableError> {
         // What arrives late was decided by a clock that went on since, and nobody knows whose.
         let is_late = who.name() == self.service.name();
-        let clock = (!is_late).then(|| who.runtime().clock.now().0);
-        for (write, before) in request.writes().iter().zip(before) {
+        let clock = (!is_late).then(|| who.now().0);
+        for (write, changed) in request.writes().iter().zip(changes) {
+            let Changed { before, after } = changed;
             let key = &write.key;
             let of_run = key.pk.starts_with("run#");
             let of_page = key.pk.starts_with("page#");
@@ -390,15 +394,13 @@ impl TableModel {
                 }
             }
             if key.pk.starts_with("object#") {
-                let after = rules.get(key)?;
-                let now = self.service.runtime().clock.now();
+                let now = self.service.now();
                 let name = key.to_string();
                 self.note(promises::of_mark(&name, after.as_ref(), now));
             }
             if !(of_run || of_page || of_permits) {
                 continue;
             }
-            let after = rules.get(key)?;
             if of_run {
                 lock(&self.compared).runs += 1;
                 let name = key.to_string();

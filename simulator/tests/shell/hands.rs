@@ -21,7 +21,7 @@ fn busy(scenario: &Scenario, calls: usize) {
 }
 
 /// Carries out an event on the run, as the command line does.
-fn change(scenario: &Scenario, event: &RunEvent, redrive: Option<&Redrive>) {
+pub(crate) fn change(scenario: &Scenario, event: &RunEvent, redrive: Option<&Redrive>) {
     let (ledger, run) = (scenario.cluster.ledger(), scenario.cluster.run());
     scenario.block_on(async {
         let row = ledger.run(&run).await.expect("the run has a row");

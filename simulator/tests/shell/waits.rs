@@ -3,12 +3,18 @@
 
 use std::time::Duration;
 
+use tokio::io::AsyncReadExt as _;
 use trommel::core::job::Location;
-use trommel::core::run::RunStatus;
+use trommel::core::run::{RunEvent, RunStatus};
 use trommel::core::time::Tick;
+use trommel::ledger::Redrive;
+use trommel::ports::ObjectsError;
+use trommel::shell::finalizer::Manifest;
 use trommel_simulator::cluster::{Behaviour, Process};
 use trommel_simulator::scenario::Role;
 
+use crate::books::ledger;
+use crate::hands::change;
 use crate::oracle;
 use crate::scenario::{Scenario, job, seconds};
 
@@ -76,6 +82,79 @@ fn result_files_of_a_run_in_which_all_is_settled_wait_for_nobody() {
         let waited = scenario.sim.now().since(last_call(&scenario));
         assert!(waited < seconds(4), "seed {seed}: {waited:?}");
     }
+}
+
+#[test]
+fn what_was_settled_last_is_judged_within_a_second() {
+    for seed in 0..20 {
+        let (scenario, _) = at_work(seed, 8, 8, 0);
+        let is_judged = || scenario.status() == RunStatus::Succeeded;
+        while !is_judged() {
+            scenario.run_for(Duration::from_millis(50));
+        }
+        let waited = scenario.sim.now().since(last_call(&scenario));
+        assert!(waited < seconds(1), "seed {seed}: {waited:?}");
+    }
+}
+
+#[test]
+fn large_items_run_as_many_at_a_time_as_they_may() {
+    let scenario = Scenario::with_objects(1, job(8, 0), 0, 40);
+    let long = Behaviour::calm(seconds(3), seconds(3));
+    scenario.cluster.set_behaviour(long);
+    let (_, process) = scenario.start("a");
+    let ended = scenario.goes_on_until(seconds(120), || process.is_over());
+    oracle::check(&scenario, ended);
+    assert_eq!(scenario.cluster.running_most(), 8);
+    let waited = last_call(&scenario).since(Tick::default());
+    assert!(waited < seconds(5 * 3 + 5), "five times eight: {waited:?}");
+}
+
+#[test]
+fn a_finalizer_that_waits_while_the_run_is_redriven_writes_nothing() {
+    let mut job = job(1, 0);
+    job.results = Some(Location::S3 {
+        bucket: "results".to_owned(),
+        key: String::new(),
+    });
+    let name = job.name.clone();
+    let scenario = Scenario::with_objects(1, job, 8, 0);
+    // A session that lives and never says that it has heard of the end.
+    let deaf = ledger(&scenario, "deaf");
+    let opened = deaf.open_session(&name, seconds(3_600), "deaf");
+    assert_eq!(scenario.block_on(opened), Ok(()));
+    let behaviour = Behaviour::calm(seconds(1), seconds(2));
+    let bad = Behaviour {
+        bad: 1_000_000,
+        ..behaviour
+    };
+    scenario.cluster.set_behaviour(bad);
+    let (_, first) = scenario.start("a");
+    let has_failed = || scenario.status() == RunStatus::Failed;
+    assert!(scenario.goes_on_until(seconds(60), has_failed));
+    scenario.run_for(seconds(10));
+    assert!(!first.is_over(), "it waits");
+    scenario.cluster.set_behaviour(behaviour);
+    change(&scenario, &RunEvent::Redrive, Some(&Redrive::default()));
+    let (_, second) = scenario.start("b");
+    let all_left = || first.is_over() && second.is_over();
+    assert!(scenario.goes_on_until(seconds(300), all_left));
+    assert_eq!(scenario.status(), RunStatus::Succeeded);
+    let trace = scenario.sim.trace_text();
+    assert!(trace.contains("a it was redriven meanwhile"), "{trace}");
+    let manifest = scenario.block_on(async {
+        let results = scenario.cluster.results();
+        let mut reader = results.get(b"run-1/manifest.json", 0, None, None).await?;
+        let mut text = String::new();
+        let read = reader.read_to_string(&mut text).await;
+        read.expect("memory is read to its end");
+        Ok::<_, ObjectsError>(text)
+    });
+    let manifest: Manifest = serde_json::from_str(&manifest.expect("it is there")).expect("ours");
+    assert_eq!(
+        (manifest.generation, manifest.status.as_str()),
+        (1, "SUCCEEDED")
+    );
 }
 
 #[test]

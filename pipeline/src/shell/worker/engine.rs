@@ -18,6 +18,7 @@ use crate::core::id::RunId;
 use crate::core::item::Input;
 use crate::core::lane::Lane;
 use crate::core::packing::Order;
+use crate::core::page::PAGE_ITEMS_MAX;
 use crate::core::time::Tick;
 use crate::core::work::{Rules, Stopped, Unit, Work};
 use crate::ledger::{Held, LedgerError, SettleEnd};
@@ -298,19 +299,31 @@ impl Engine {
         let ahead = (self.rate.per_second * AHEAD.as_secs_f64()) as usize;
         let room_bytes = HELD_BYTES_MAX.saturating_sub(self.held_bytes);
         let ahead = ahead.min(room_bytes / self.item_bytes.max(1));
-        let target = (self.env.permits.granted() as usize).max(1) + ahead;
-        let missing = target.saturating_sub(unstarted);
-        let per_page = match self.lane {
-            Lane::Function => crate::core::page::PAGE_ITEMS_MAX,
-            Lane::Container => 1,
-        };
-        let room = match self.lane {
-            Lane::Function => HELD_PAGES_MAX.saturating_sub(self.slots.len()),
-            Lane::Container => target.saturating_sub(self.slots.len()),
+        let permits = self.env.permits.granted() as usize;
+        let pages = match self.lane {
+            Lane::Function => {
+                let missing = (permits.max(1) + ahead).saturating_sub(unstarted);
+                let room = HELD_PAGES_MAX.saturating_sub(self.slots.len());
+                missing.div_ceil(PAGE_ITEMS_MAX).min(room)
+            }
+            // A page is one item: one that waits for a permit must be held, or nobody would ask for more permits.
+            Lane::Container => {
+                let beyond = match self.env.permits.is_pool_empty() {
+                    true => 1,
+                    false => permits.max(1),
+                };
+                (permits + beyond + ahead).saturating_sub(self.busy_pages())
+            }
         };
         let coming = self.demand.coming.load(Ordering::Relaxed);
-        let pages = missing.div_ceil(per_page).min(room).saturating_sub(coming);
-        self.demand.set(pages);
+        self.demand.set(pages.saturating_sub(coming));
+    }
+
+    /// Pages that do not only wait for a retry; those too, once there are too many of them.
+    fn busy_pages(&self) -> usize {
+        let waits = |slot: &&Slot| slot.work.in_calls() == 0 && slot.work.unstarted() == 0;
+        let waiting = self.slots.values().filter(waits).count();
+        self.slots.len() - waiting.min(HELD_PAGES_MAX)
     }
 
     /// Until then nothing is to be done, unless something is heard; none: nothing at all.

@@ -13,15 +13,22 @@ use crate::shell::env::{Env, Mode, RunHandle};
 use crate::shell::worker::settler;
 use crate::shell::worker::settler::{Entry, GROUP_PAGES_MAX};
 
-/// Where nothing runs, and nothing is to start or to come, little more will: it is waited for this much less.
+/// Where nothing runs, and nothing is to start or to come, little more will: it is waited for this much less. Not for
+/// nothing, as where an item comes now and then each would be a transaction of its own.
 const QUIET_SOONER: u32 = 4;
 
 impl Engine {
     /// How long what is new waits for more, so that both are written at once.
     pub(super) fn settle_within(&self) -> Duration {
         let within = self.env.ledger.profile().settle_within;
+        let soon = self.env.runtime.clock.tick() + within;
+        let due = |slot: &Slot| slot.work.next_due().is_some_and(|due| due <= soon);
         let coming = self.demand.coming.load(Ordering::Relaxed);
-        match self.calls.len() == 0 && self.ready.is_empty() && coming == 0 {
+        let is_quiet = self.calls.len() == 0
+            && self.ready.is_empty()
+            && coming == 0
+            && !self.slots.values().any(due);
+        match is_quiet {
             true => within / QUIET_SOONER,
             false => within,
         }

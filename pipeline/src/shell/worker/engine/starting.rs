@@ -29,6 +29,7 @@ impl Engine {
         }
         let ids: Vec<u64> = self.ready.iter().copied().collect();
         let mut left = Left::Nothing;
+        let mut waiting = 0;
         for id in ids {
             let Some(slot) = self.slots.get(&id) else {
                 self.ready.remove(&id);
@@ -42,10 +43,12 @@ impl Engine {
                 continue;
             }
             // Without permits nobody else starts; but a suspect that waits until nothing runs is why there are none.
-            if left == Left::Nothing {
-                left = self.start_calls_of(id);
+            match left {
+                Left::Nothing => left = self.start_calls_of(id),
+                Left::Some => waiting += slot.work.ready_calls(),
             }
         }
+        self.env.permits.want_more(waiting);
         self.calls.launch(&self.env.runtime);
     }
 
