@@ -295,9 +295,9 @@ impl Holders<'_> {
         Ok(row.total_final() == Some(settled.total()))
     }
 
-    /// Waits, as long as nobody redrives the run, until every session that lives has said in a beat of its own that it does not work on the run. Two
-    /// beats are waited for: the next may have been under way already. One that falls silent is dead; its sweeper
-    /// may be, too.
+    /// Waits, as long as nobody redrives the run, until every session that lives has said in a beat of its own that it
+    /// does not work on the run. Two beats are waited for: the next may have been under way already. One that falls
+    /// silent is dead; its sweeper may be, too.
     async fn wait_until_all_heard(&self) -> Result<(), LedgerError> {
         const BEATS: i64 = 2;
         let (ledger, job) = (&self.run.ledger, &self.run.row.job);

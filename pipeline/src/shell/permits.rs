@@ -68,12 +68,12 @@ impl Permits {
         took as usize
     }
 
-    /// So many calls wait beside those that were short.
-    pub(crate) fn want_more(&self, calls: usize) {
+    /// So many calls of all pages wait: where some are asked for, so many are.
+    pub(crate) fn are_short_of(&self, calls: usize) {
         let calls = u32::try_from(calls).unwrap_or(u32::MAX);
         self.with(|state| {
             if state.wanted > 0 {
-                state.wanted = state.wanted.saturating_add(calls);
+                state.wanted = state.wanted.max(calls);
             }
         });
     }
@@ -255,6 +255,18 @@ mod tests {
         assert_eq!(permits.take(3), 3);
         assert_eq!(permits.withdraw(4), 1);
         assert_eq!((permits.granted(), permits.used()), (3, 3));
+    }
+
+    #[test]
+    fn who_says_again_that_it_is_short_asks_for_no_more() {
+        let permits = Permits::default();
+        for _ in 0..3 {
+            assert_eq!(permits.take(1), 0);
+            permits.are_short_of(4);
+        }
+        assert_eq!(permits.take_wanted(), 4);
+        permits.are_short_of(4);
+        assert_eq!(permits.take_wanted(), 0, "none was asked for");
     }
 
     #[test]

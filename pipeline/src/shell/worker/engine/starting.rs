@@ -15,21 +15,13 @@ use crate::ports::{Call, CallItem};
 use crate::shell::env::Mode;
 use crate::shell::worker::calls::Start;
 
-/// Whether permits ran out before calls did.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Left {
-    Nothing,
-    Some,
-}
-
 impl Engine {
     pub(super) fn start_calls(&mut self, now: Tick) {
         if now < self.back_off_until || self.env.drain.is_cancelled() {
             return;
         }
         let ids: Vec<u64> = self.ready.iter().copied().collect();
-        let mut left = Left::Nothing;
-        let mut waiting = 0;
+        let mut short = 0;
         for id in ids {
             let Some(slot) = self.slots.get(&id) else {
                 self.ready.remove(&id);
@@ -43,17 +35,17 @@ impl Engine {
                 continue;
             }
             // Without permits nobody else starts; but a suspect that waits until nothing runs is why there are none.
-            match left {
-                Left::Nothing => left = self.start_calls_of(id),
-                Left::Some => waiting += slot.work.ready_calls(),
-            }
+            short += match short {
+                0 => self.start_calls_of(id),
+                _ => slot.work.ready_calls(),
+            };
         }
-        self.env.permits.want_more(waiting);
+        self.env.permits.are_short_of(short);
         self.calls.launch(&self.env.runtime);
     }
 
-    /// Starts what a page has to start, as far as permits go.
-    fn start_calls_of(&mut self, id: u64) -> Left {
+    /// Starts what a page has to start, as far as permits go; answers how many calls found none.
+    fn start_calls_of(&mut self, id: u64) -> usize {
         let wanted = self
             .slots
             .get(&id)
@@ -78,11 +70,7 @@ impl Engine {
         {
             self.ready.remove(&id);
         }
-        if took < wanted {
-            Left::Some
-        } else {
-            Left::Nothing
-        }
+        wanted - took
     }
 
     /// A suspect's item runs with nothing else in the session, once its start is noted.
