@@ -186,3 +186,35 @@ fn result_files_that_are_there_are_not_made_again_and_those_that_are_gone_are() 
     starts_again();
     assert_ne!(pins(), made);
 }
+
+#[test]
+fn items_that_run_alone_follow_one_another_at_once() {
+    let scenario = Scenario::with_objects(1, job(8, 0), 10, 0);
+    let long = Behaviour::calm(seconds(15), seconds(15));
+    scenario.cluster.set_behaviour(long);
+    let made = || scenario.cluster.calls().len();
+    for name in ["a", "b"] {
+        let before = made();
+        let (node, _) = scenario.start(name);
+        assert!(scenario.goes_on_until(seconds(60), || made() > before));
+        node.crash();
+    }
+    let before = made();
+    let short = Duration::from_millis(100);
+    scenario
+        .cluster
+        .set_behaviour(Behaviour::calm(short, short));
+    let (_, third) = scenario.start("c");
+    let ended = scenario.goes_on_until(seconds(120), || third.is_over());
+    oracle::check(&scenario, ended);
+    let calls = scenario.cluster.calls();
+    let mut began: Vec<Tick> = calls[before..].iter().map(|call| call.began).collect();
+    began.sort();
+    assert_eq!(began.len(), 10, "each item alone");
+    for pair in began.windows(2) {
+        // The call, a settle and a note: four latencies of some ten milliseconds.
+        let waited = pair[1].since(pair[0]);
+        assert!(waited >= short, "two at a time: {waited:?}");
+        assert!(waited < short * 4, "{waited:?}");
+    }
+}

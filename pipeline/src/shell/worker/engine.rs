@@ -83,10 +83,13 @@ struct Slot {
 }
 
 impl Slot {
-    /// Whether nothing of it is left to do, and the next page is told of only once it is settled: then nothing is
-    /// gathered by waiting.
+    /// Whether something else begins only once its news is settled: a suspect's next item, or, where order is kept and
+    /// nothing of it is left to do, the next page. Then nothing is gathered by waiting.
     fn is_waited_for(&self) -> bool {
         let work = &self.work;
+        if self.held.page.is_suspect() {
+            return work.in_calls() == 0;
+        }
         let is_done = work.unstarted() == 0 && work.in_calls() == 0 && work.next_due().is_none();
         is_done && self.run.order() == Order::Kept
     }
