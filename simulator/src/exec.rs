@@ -9,7 +9,7 @@ use std::fmt;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
@@ -21,6 +21,7 @@ use crate::entropy::Stream;
 use crate::halt::{Halt, Limits, Panicked};
 use crate::pace::Pace;
 use crate::schedule::{Picker, Schedule};
+use crate::timers::{TimerId, Timers};
 
 /// Whose a task or a timer is.
 pub(crate) type Owner = u32;
@@ -109,14 +110,14 @@ impl fmt::Display for TaskName {
 struct Task {
     owner: Owner,
     name: TaskName,
-    /// Gone while it is being polled.
-    future: Option<BoxFuture<'static, ()>>,
     flag: Arc<TaskWaker>,
-    waker: Waker,
+    /// Gone while it is being polled.
+    work: Option<Work>,
 }
 
-struct Timer {
-    owner: Owner,
+/// What is polled, and by whom it is woken.
+struct Work {
+    future: BoxFuture<'static, ()>,
     waker: Waker,
 }
 
@@ -131,14 +132,11 @@ struct Slot {
 #[derive(Default)]
 struct State {
     now: u64,
-    steps: u64,
     mains: u64,
-    timers_made: u64,
     slots: Vec<Slot>,
     /// Slots without a task.
     free: Vec<u32>,
-    /// By deadline, then in the order of their making.
-    timers: BTreeMap<(u64, u64), Timer>,
+    timers: Timers,
     panics: Vec<Panicked>,
     /// Owners that do not run before then.
     frozen: BTreeMap<Owner, u64>,
@@ -186,6 +184,14 @@ impl State {
         self.slots[slot as usize].task.take()
     }
 
+    /// After a poll; hands it back if its task ended meanwhile, by a crash of its owner.
+    fn put_back(&mut self, number: u64, work: Work) -> Option<Work> {
+        match self.task(number) {
+            Some(task) => task.work.replace(work),
+            None => Some(work),
+        }
+    }
+
     fn is_frozen(&mut self, owner: Owner) -> bool {
         match self.frozen.get(&owner) {
             Some(until) if *until > self.now => true,
@@ -199,9 +205,7 @@ impl State {
 
     fn wake_when_thawed(&mut self, owner: Owner, waker: Waker) {
         let until = self.frozen.get(&owner).copied().unwrap_or(self.now);
-        self.timers_made += 1;
-        let key = (until, self.timers_made);
-        self.timers.insert(key, Timer { owner, waker });
+        self.timers.insert(until, owner, waker);
     }
 
     fn names(&self) -> Vec<String> {
@@ -216,6 +220,7 @@ pub(crate) struct Exec {
     limits: Limits,
     /// None: time jumps to the next deadline.
     pace: Option<Pace>,
+    steps: AtomicU64,
     state: Mutex<State>,
 }
 
@@ -232,6 +237,7 @@ impl Exec {
             picker: Mutex::new(Picker::new(picks)),
             limits,
             pace,
+            steps: AtomicU64::default(),
             state: Mutex::default(),
         }
     }
@@ -257,8 +263,10 @@ impl Exec {
         let task = Task {
             owner,
             name,
-            future: Some(future),
-            waker: Waker::from(Arc::clone(&flag)),
+            work: Some(Work {
+                future,
+                waker: Waker::from(Arc::clone(&flag)),
+            }),
             flag,
         };
         state.slots[slot].task = Some(task);
@@ -298,13 +306,10 @@ impl Exec {
                 tasks.push(task);
             }
         }
-        let timers: Vec<_> = state
-            .timers
-            .extract_if(.., |_, timer| ends(timer.owner))
-            .collect();
+        let wakers = state.timers.take_of(ends);
         drop(state);
         // Only now: destructors may call back.
-        drop((tasks, timers));
+        drop((tasks, wakers));
     }
 
     pub(crate) fn panics(&self) -> Vec<Panicked> {
@@ -312,7 +317,7 @@ impl Exec {
     }
 
     pub(crate) fn steps(&self) -> u64 {
-        lock(&self.state).steps
+        self.steps.load(Ordering::Relaxed)
     }
 
     pub(crate) fn block_on<T>(
@@ -358,8 +363,7 @@ impl Exec {
                 return self.count_step(task);
             }
             let mut state = lock(&self.state);
-            let deadline = state.timers.keys().next().map(|(deadline, _)| *deadline);
-            let to = match (deadline, until) {
+            let to = match (state.timers.next(), until) {
                 (Some(deadline), Some(until)) if deadline > until => {
                     state.now = state.now.max(until);
                     return Ok(Next::Reached);
@@ -383,23 +387,23 @@ impl Exec {
                     alive: state.names(),
                 });
             }
-            Self::jump(state, to);
+            drop(state);
+            self.come_to(to);
         }
     }
 
     /// The same, in step with the real clock: where nothing is ready, it waits for a deadline or an answer.
     fn next_in_step(&self, pace: Pace, until: Option<u64>) -> Result<Next, Halt> {
         loop {
-            Self::jump(lock(&self.state), pace.now().0);
+            self.come_to(pace.now().0);
             if let Some(task) = self.pick() {
                 return self.count_step(task);
             }
-            let state = lock(&self.state);
+            let mut state = lock(&self.state);
             if until.is_some_and(|until| until <= state.now) {
                 return Ok(Next::Reached);
             }
-            let deadline = state.timers.keys().next().map(|(deadline, _)| *deadline);
-            let next = [deadline, until].into_iter().flatten().min();
+            let next = [state.timers.next(), until].into_iter().flatten().min();
             let most = next.map_or(ANSWERS_WITHIN, |at| pace.until(Tick(at)));
             let waiting = next.is_none().then(|| (Tick(state.now), state.names()));
             drop(state);
@@ -421,32 +425,30 @@ impl Exec {
     }
 
     fn count_step(&self, task: u64) -> Result<Next, Halt> {
-        let mut state = lock(&self.state);
-        state.steps += 1;
-        if state.steps > self.limits.steps_max {
-            return Err(Halt::TooManySteps {
-                at: Tick(state.now),
-                steps: self.limits.steps_max,
-                alive: state.names(),
-            });
+        if self.steps.fetch_add(1, Ordering::Relaxed) < self.limits.steps_max {
+            return Ok(Next::Poll(task));
         }
-        Ok(Next::Poll(task))
+        let state = lock(&self.state);
+        Err(Halt::TooManySteps {
+            at: Tick(state.now),
+            steps: self.limits.steps_max,
+            alive: state.names(),
+        })
     }
 
-    /// Moves time to a deadline and wakes everything that is due then at once: so the seed decides
-    /// which of them goes first.
-    fn jump(mut state: MutexGuard<'_, State>, to: u64) {
-        state.now = state.now.max(to);
-        let now = state.now;
-        let mut due = Vec::new();
-        while let Some(first) = state.timers.first_entry()
-            && first.key().0 <= now
-        {
-            due.push(first.remove());
-        }
+    /// Moves time on and wakes everything that is due then at once: so the seed decides which of them goes first.
+    fn come_to(&self, at: u64) {
+        let mut state = lock(&self.state);
+        state.now = state.now.max(at);
         drop(state);
-        for timer in due {
-            timer.waker.wake();
+        loop {
+            let mut state = lock(&self.state);
+            let now = state.now;
+            let Some(waker) = state.timers.take_due(now) else {
+                return;
+            };
+            drop(state);
+            waker.wake();
         }
     }
 
@@ -458,33 +460,30 @@ impl Exec {
         };
         // Woken from here on, it is polled again.
         task.flag.queued.store(false, Ordering::Relaxed);
-        let (owner, waker) = (task.owner, task.waker.clone());
+        let owner = task.owner;
+        let mut work = task.work.take().expect("no poll within a poll");
         if !state.frozen.is_empty() && state.is_frozen(owner) {
-            state.wake_when_thawed(owner, waker);
+            state.wake_when_thawed(owner, work.waker.clone());
+            state.put_back(number, work);
             return;
         }
-        let task = state.task(number).expect("it was there just now");
-        let mut future = task.future.take().expect("no poll within a poll");
         drop(state);
 
-        let mut context = Context::from_waker(&waker);
-        let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(&mut context)));
+        let mut context = Context::from_waker(&work.waker);
+        let poll = || work.future.as_mut().poll(&mut context);
+        let polled = catch_unwind(AssertUnwindSafe(poll));
 
         let mut state = lock(&self.state);
         match polled {
             Ok(Poll::Pending) => {
-                if let Some(task) = state.task(number) {
-                    task.future = Some(future);
-                    return;
-                }
-                // Ended by a crash of its owner during the poll.
+                let ended = state.put_back(number, work);
                 drop(state);
-                drop(future);
+                drop(ended);
             }
             Ok(Poll::Ready(())) => {
                 let task = state.remove(number);
                 drop(state);
-                drop((task, future));
+                drop((task, work));
             }
             Err(payload) => {
                 let task = state.remove(number);
@@ -496,7 +495,7 @@ impl Exec {
                 };
                 state.panics.push(panicked.clone());
                 drop(state);
-                drop(future);
+                drop(work);
                 tell(&panicked);
             }
         }
@@ -526,7 +525,7 @@ pub(crate) struct Sleep {
     exec: Arc<Exec>,
     owner: Owner,
     at: u64,
-    timer: Option<(u64, u64)>,
+    timer: Option<TimerId>,
 }
 
 impl Sleep {
@@ -544,41 +543,33 @@ impl Future for Sleep {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        let exec = Arc::clone(&self.exec);
-        let mut state = lock(&exec.state);
-        if state.has_ended(self.owner) {
+        let this = &mut *self;
+        let mut state = lock(&this.exec.state);
+        if state.has_ended(this.owner) {
             return Poll::Pending;
         }
-        if state.now >= self.at {
+        if state.now >= this.at {
             return Poll::Ready(());
         }
-        if let Some(timer) = self.timer.and_then(|key| state.timers.get_mut(&key)) {
-            if !timer.waker.will_wake(context.waker()) {
-                let former = std::mem::replace(&mut timer.waker, context.waker().clone());
-                drop(state);
-                drop(former);
-            }
+        let Some(waker) = this.timer.and_then(|timer| state.timers.waker(timer)) else {
+            let waker = context.waker().clone();
+            this.timer = Some(state.timers.insert(this.at, this.owner, waker));
             return Poll::Pending;
-        }
-        state.timers_made += 1;
-        let key = (self.at, state.timers_made);
-        let timer = Timer {
-            owner: self.owner,
-            waker: context.waker().clone(),
         };
-        state.timers.insert(key, timer);
-        drop(state);
-        self.timer = Some(key);
+        if !waker.will_wake(context.waker()) {
+            let former = std::mem::replace(waker, context.waker().clone());
+            drop(state);
+            drop(former);
+        }
         Poll::Pending
     }
 }
 
 impl Drop for Sleep {
     fn drop(&mut self) {
-        let Some(key) = self.timer else {
-            return;
-        };
-        let timer = lock(&self.exec.state).timers.remove(&key);
-        drop(timer);
+        if let Some(timer) = self.timer {
+            let waker = lock(&self.exec.state).timers.remove(timer);
+            drop(waker);
+        }
     }
 }

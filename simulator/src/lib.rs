@@ -45,6 +45,7 @@ pub mod services;
 pub mod shrink;
 pub mod simulation;
 pub mod swimlane;
+mod timers;
 mod told;
 pub mod trace;
 pub mod watch;

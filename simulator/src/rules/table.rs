@@ -7,11 +7,10 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use futures_util::FutureExt as _;
-use trommel::adapters::memory::MemoryTable;
+use trommel::adapters::memory::{MemoryTable, RowChange};
 use trommel::core::time::Tick;
 use trommel::ports::table::{QueryPage, TableProfile};
-use trommel::ports::{Consistency, Key, Query, Row, Table as _, TableError, Write};
+use trommel::ports::{Key, Query, Row, Table as _, TableError, Write};
 
 use super::Illegal;
 use crate::exec::lock;
@@ -58,10 +57,20 @@ pub enum KnownToken {
 /// What a request came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Done {
-    /// It was done now; of a single write, the row as it is then.
-    Now(Option<Row>),
+    /// It was done now, to these rows.
+    Now(Vec<RowChange>),
     /// It had been done before.
     Before,
+}
+
+impl Done {
+    /// What the port answers: of a single write, the row as it is then.
+    pub fn answer(&self, request: &Request) -> Option<Row> {
+        match (request, self) {
+            (Request::Write(_), Self::Now(changes)) => changes[0].after.clone(),
+            (Request::Transact { .. }, Self::Now(_)) | (_, Self::Before) => None,
+        }
+    }
 }
 
 /// A table that plays by the rules.
@@ -78,10 +87,6 @@ impl Clone for Tokens {
     fn clone(&self) -> Self {
         Self(Mutex::new(lock(&self.0).clone()))
     }
-}
-
-fn at_once<T>(done: impl Future<Output = T>) -> T {
-    done.now_or_never().expect("nothing in memory waits")
 }
 
 impl TableRules {
@@ -109,15 +114,15 @@ impl TableRules {
     /// # Errors
     /// A key that no row can have.
     pub fn get(&self, key: &Key) -> Result<Option<Row>, TableError> {
-        at_once(self.rows.get(key, Consistency::Strong))
+        self.rows.row(key)
     }
 
     /// Rows in the order of their sort keys.
     ///
     /// # Errors
     /// A query that no table answers.
-    pub fn query(&self, query: Query) -> Result<QueryPage, TableError> {
-        at_once(self.rows.query(query))
+    pub fn query(&self, query: &Query) -> Result<QueryPage, TableError> {
+        self.rows.rows(query)
     }
 
     /// Does a request, in one step.
@@ -131,16 +136,16 @@ impl TableRules {
         known: KnownToken,
     ) -> Result<Done, TableError> {
         match request {
-            Request::Write(write) => at_once(self.rows.write(write.clone())).map(Done::Now),
+            Request::Write(write) => Ok(Done::Now(vec![self.rows.change(write)?])),
             Request::Transact { token, .. }
                 if known == KnownToken::Answered && self.knows(token, now) =>
             {
                 Ok(Done::Before)
             }
             Request::Transact { token, writes } => {
-                at_once(self.rows.transact(token, writes.clone()))?;
+                let changes = self.rows.change_all(writes)?;
                 lock(&self.tokens.0).insert(token.clone(), now);
-                Ok(Done::Now(None))
+                Ok(Done::Now(changes))
             }
         }
     }
@@ -188,10 +193,8 @@ impl TableWorlds {
         for world in &self.worlds {
             for known in choices(world, request, now) {
                 let next = world.clone();
-                let done = next.change(request, now, *known).map(|done| match done {
-                    Done::Now(row) => row,
-                    Done::Before => None,
-                });
+                let done = next.change(request, now, *known);
+                let done = done.map(|done| done.answer(request));
                 if alike(&done, answer) {
                     fitting.push(next);
                 }
@@ -236,7 +239,7 @@ impl TableWorlds {
         answer: &Result<QueryPage, TableError>,
     ) -> Result<(), Illegal> {
         self.keep_those(answer, &|world| {
-            let page = world.query(query.clone());
+            let page = world.query(query);
             let fits = match (&page, answer) {
                 (Ok(whole), Ok(seen)) => is_part(seen, whole),
                 (one, other) => alike(one, other),
@@ -323,9 +326,9 @@ mod tests {
         let rules = TableRules::new(PROFILE);
         let at = |seconds: u64| Tick::default() + Duration::from_secs(seconds);
         let change = |seconds| rules.change(&grow(), at(seconds), KnownToken::Answered);
-        assert_eq!(change(0), Ok(Done::Now(None)));
+        assert_ne!(change(0), Ok(Done::Before));
         assert_eq!(change(599), Ok(Done::Before));
-        assert_eq!(change(600), Ok(Done::Now(None)));
+        assert_ne!(change(600), Ok(Done::Before));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use trommel::core::time::Timestamp;
 use trommel::ports::table::Change;
-use trommel::ports::{Row, Update};
+use trommel::ports::{Key, Row, Update};
 
 /// Rows that a generation's counts lie in, at most: a look reads them all.
 const TALLY_SLOTS: u32 = 16;
@@ -15,7 +15,7 @@ const TALLY_SLOTS: u32 = 16;
 const MESSAGES_KEPT_SECONDS: i64 = 14 * 24 * 60 * 60;
 
 /// What a mark's write broke: one that goes before its messages do lets them in again. `now` is the world's.
-pub(super) fn of_mark(key: &str, after: Option<&Row>, now: Timestamp) -> Option<String> {
+pub(super) fn of_mark(key: &Key, after: Option<&Row>, now: Timestamp) -> Option<String> {
     let expires = after?.num("expires");
     let latest_message = now.0 / 1000 + MESSAGES_KEPT_SECONDS;
     if expires.is_some_and(|expires| expires > latest_message) {
@@ -30,7 +30,7 @@ pub(super) fn of_mark(key: &str, after: Option<&Row>, now: Timestamp) -> Option<
 ///
 /// `clock` is its writer's, where that is known.
 pub(super) fn of_page(
-    key: &str,
+    key: &Key,
     before: Option<&Row>,
     after: Option<&Row>,
     clock: Option<i64>,
@@ -172,7 +172,7 @@ pub(super) fn of_tally(name: &str, change: &Change) -> Option<String> {
 }
 
 /// What a run's write broke.
-pub(super) fn of_run(key: &str, before: Option<&Row>, after: Option<&Row>) -> Option<String> {
+pub(super) fn of_run(key: &Key, before: Option<&Row>, after: Option<&Row>) -> Option<String> {
     let (Some(before), Some(after)) = (before, after) else {
         return None;
     };
@@ -211,6 +211,10 @@ pub(super) fn of_permits(pool: &Row, held: i64) -> Option<String> {
 mod tests {
     use super::*;
 
+    fn key() -> Key {
+        Key::new("p", "s")
+    }
+
     fn page(epoch: i64, generation: i64, items: &str) -> Row {
         Row::new()
             .with("epoch", epoch)
@@ -222,7 +226,7 @@ mod tests {
     #[test]
     fn outcomes_stay_within_a_generation_and_successes_for_ever() {
         let broken =
-            |before: Row, after: Row| of_page("p", Some(&before), Some(&after), None).is_some();
+            |before: Row, after: Row| of_page(&key(), Some(&before), Some(&after), None).is_some();
         assert!(!broken(page(1, 0, "..F"), page(1, 0, "S.F")));
         assert!(broken(page(1, 0, "S.F"), page(1, 0, "F.F")));
         assert!(broken(page(2, 0, "S"), page(1, 0, "S")));
@@ -238,7 +242,8 @@ mod tests {
                 .with("gen", generation)
                 .with("total", 7)
         };
-        let broken = |before: Row, after: Row| of_run("r", Some(&before), Some(&after)).is_some();
+        let broken =
+            |before: Row, after: Row| of_run(&key(), Some(&before), Some(&after)).is_some();
         assert!(!broken(run("RUNNING", 0), run("FAILED", 0)));
         assert!(!broken(run("FAILED", 0), run("RUNNING", 1)));
         assert!(!broken(run("PAUSED", 1), run("RUNNING", 1)));

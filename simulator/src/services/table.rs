@@ -2,6 +2,8 @@
 //!
 //! As DynamoDB does, it knows the tokens of transactions for ten minutes, and does not do one again.
 
+mod seen;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::hash::{Hash as _, Hasher as _};
@@ -9,26 +11,21 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use trommel::adapters::memory::RowChange;
 use trommel::core::time::Tick;
-use trommel::ports::table::{Change, QueryPage, TableProfile};
-use trommel::ports::{
-    Condition, Consistency, Key, Query, Row, Table, TableError, Update, Value, Write,
-};
+use trommel::ports::table::{QueryPage, TableProfile};
+use trommel::ports::{Condition, Consistency, Key, Query, Row, Table, TableError, Write};
 
 use super::batching::{Batching, Settle};
 use super::bill::Billed;
 use super::injector::{Injector, PATIENCE_MAX, Ticket};
 use super::patience::{Patience, Ran, Refused};
-use super::promises;
 use crate::exec::lock;
 use crate::node::Node;
 use crate::point::{Kind, Operation};
 use crate::probe::Probe;
 use crate::rules::{Done, KnownToken, Request, TableRules};
 use crate::trace::Quick;
-
-/// More sessions than a simulated job ever has.
-const SESSIONS_MAX: usize = 100_000;
 
 /// A table that nodes share.
 pub struct TableModel {
@@ -85,16 +82,10 @@ impl Store {
 
     async fn query(&self, query: Query) -> Result<QueryPage, TableError> {
         match self {
-            Self::Here(rules) => rules.query(query),
+            Self::Here(rules) => rules.query(&query),
             Self::Away(table) => table.query(query).await,
         }
     }
-}
-
-/// A row before and after a write.
-struct Changed {
-    before: Option<Row>,
-    after: Option<Row>,
 }
 
 impl Request {
@@ -223,10 +214,10 @@ impl TableModel {
     }
 
     /// A write is billed by the larger of the row before and after it, also where its condition does not hold.
-    fn bill_write(&self, request: &Request, changes: &[Changed]) {
+    fn bill_write(&self, request: &Request, changes: &[RowChange]) {
         let together = matches!(request, Request::Transact { .. });
         let bytes = |row: &Option<Row>| row.as_ref().map_or(0, Row::bytes);
-        let billed = |(write, changed): (&Write, &Changed)| {
+        let billed = |(write, changed): (&Write, &RowChange)| {
             let largest = bytes(&changed.before).max(bytes(&changed.after));
             largest + write.key.pk.len() + write.key.sk.len()
         };
@@ -244,7 +235,7 @@ impl TableModel {
                         table.transact(&token, writes).await.map(|()| None)
                     }
                 };
-                Self::tell(who, request, &result);
+                Self::tell(who, request, result.as_ref().err());
                 if result.is_ok() {
                     self.note_deaths(request);
                 }
@@ -260,90 +251,36 @@ impl TableModel {
         who: &Node,
         request: &Request,
     ) -> Result<Option<Row>, TableError> {
-        let mut changes = Vec::new();
-        for write in request.writes() {
-            let before = rules.get(&write.key)?;
-            let after = None;
-            changes.push(Changed { before, after });
-        }
         let known = *lock(&self.known);
-        let done = rules.change(request, self.service.tick(), known);
-        let result = match done {
-            Ok(Done::Now(row)) => Ok(row),
+        match rules.change(request, self.service.tick(), known) {
             Ok(Done::Before) => {
                 who.sometimes(Probe::TokenKnown);
                 if let Request::Transact { token, .. } = request {
                     who.trace(&format_args!("a transaction of before: {token}"));
                 }
-                return Ok(None);
+                Ok(None)
             }
-            Err(error) => Err(error),
-        };
-        for (write, changed) in request.writes().iter().zip(&mut changes) {
-            changed.after = rules.get(&write.key)?;
-        }
-        self.bill_write(request, &changes);
-        Self::tell(who, request, &result);
-        if result.is_ok() {
-            self.note_deaths(request);
-            self.check(rules, who, request, changes)?;
-        }
-        result
-    }
-
-    fn tell(who: &Node, request: &Request, result: &Result<Option<Row>, TableError>) {
-        for write in request.writes() {
-            let mut hash = Quick::default();
-            write.change.hash(&mut hash);
-            let hash = hash.finish();
-            match result {
-                Ok(_) => who.trace(&format_args!("wrote {} {hash:016x}", write.key)),
-                Err(error) => {
-                    if matches!(error, TableError::ConditionFailed { .. }) {
-                        who.sometimes(Probe::LostARace);
-                    }
-                    who.trace(&format_args!("{} {hash:016x}: {error}", write.key));
-                }
+            Ok(Done::Now(changes)) => {
+                self.bill_write(request, &changes);
+                Self::tell(who, request, None);
+                self.note_deaths(request);
+                self.check(rules, who, request, &changes)?;
+                Ok(match request {
+                    Request::Write(_) => changes.into_iter().next().and_then(|row| row.after),
+                    Request::Transact { .. } => None,
+                })
             }
-        }
-    }
-
-    /// Notes the sessions that this marks dead.
-    fn note_deaths(&self, request: &Request) {
-        for write in request.writes() {
-            let of_session = write.key.pk.starts_with("session#");
-            if of_session && sets_status(&write.change, "dead") {
-                self.service.sometimes(Probe::MarkedDead);
-                lock(&self.dead).insert(write.key.sk.clone());
+            Err(error) => {
+                let rows = request.writes().iter().map(|write| rules.get(&write.key));
+                let unchanged = |row: Option<Row>| RowChange {
+                    before: row.clone(),
+                    after: row,
+                };
+                let rows: Result<Vec<_>, _> = rows.map(|row| row.map(unchanged)).collect();
+                self.bill_write(request, &rows?);
+                Self::tell(who, request, Some(&error));
+                Err(error)
             }
-        }
-    }
-
-    fn probe_page(&self, key: &Key, before: Option<&Row>, after: &Row) {
-        let text =
-            |row: Option<&Row>, name: &str| row.and_then(|row| row.text(name)).map(str::to_owned);
-        let (was, is) = (text(before, "status"), after.text("status"));
-        if was.as_deref() != Some("waiting") && is == Some("waiting") {
-            self.service.sometimes(Probe::Waited);
-        }
-        if before.is_none() && key.sk.contains('e') {
-            self.service.sometimes(Probe::Escalated);
-        }
-        if was.as_deref() != Some("leased") {
-            return;
-        }
-        let pending = |items: &str| items.contains('.');
-        let items = text(before, "items").unwrap_or_default();
-        if is == Some("leased") && after.text("items") != Some(&items) && pending(&items) {
-            self.service.sometimes(Probe::SettledInParts);
-        }
-        let epoch = before.and_then(|row| row.num("epoch"));
-        let released = is == Some("ready") && after.text("items") == Some(&items);
-        if released
-            && after.num("deaths") > before.and_then(|row| row.num("deaths"))
-            && epoch.is_some()
-        {
-            self.service.sometimes(Probe::TakenOver);
         }
     }
 
@@ -352,80 +289,6 @@ impl TableModel {
             self.service.trace(&format_args!("BROKEN: {broken}"));
             lock(&self.broken).push(broken);
         }
-    }
-
-    fn check(
-        &self,
-        rules: &TableRules,
-        who: &Node,
-        request: &Request,
-        changes: Vec<Changed>,
-    ) -> Result<(), TableError> {
-        // What arrives late was decided by a clock that went on since, and nobody knows whose.
-        let is_late = who.name() == self.service.name();
-        let clock = (!is_late).then(|| who.now().0);
-        for (write, changed) in request.writes().iter().zip(changes) {
-            let Changed { before, after } = changed;
-            let key = &write.key;
-            let of_run = key.pk.starts_with("run#");
-            let of_page = key.pk.starts_with("page#");
-            let of_permits = key.pk.starts_with("permit#");
-            if key.pk.starts_with("shard#") && sets(&write.change, "low") {
-                let again = before.as_ref().is_some_and(|row| row.num("gen") > Some(0));
-                self.service.sometimes(match again {
-                    true => Probe::LowWaterRoseAgain,
-                    false => Probe::LowWaterRose,
-                });
-            }
-            if let Change::Update(updates) = &write.change
-                && key.pk.starts_with("shard#")
-                && updates
-                    .iter()
-                    .any(|update| matches!(update, Update::Add(_, 0)))
-            {
-                self.note(Some(format!("L7: nothing is added to a count of {key}")));
-            }
-            if key.pk.starts_with("tally#") {
-                self.note(promises::of_tally(&key.sk, &write.change));
-                let (generation, slot) = key.sk.split_once('#').unwrap_or_default();
-                let former = lock(&self.slot).replace((generation.to_owned(), slot.to_owned()));
-                if former.is_some_and(|(of, other)| of == generation && other != slot) {
-                    self.service.sometimes(Probe::CountedApart);
-                }
-            }
-            if key.pk.starts_with("object#") {
-                let now = self.service.now();
-                let name = key.to_string();
-                self.note(promises::of_mark(&name, after.as_ref(), now));
-            }
-            if !(of_run || of_page || of_permits) {
-                continue;
-            }
-            if of_run {
-                lock(&self.compared).runs += 1;
-                let name = key.to_string();
-                self.note(promises::of_run(&name, before.as_ref(), after.as_ref()));
-            }
-            if of_page && !key.sk.contains('#') {
-                lock(&self.compared).pages += 1;
-                if let Some(page) = &after {
-                    self.probe_page(key, before.as_ref(), page);
-                    self.service.trace(&PageState { key, page });
-                }
-                let name = key.to_string();
-                let (before, after) = (before.as_ref(), after.as_ref());
-                self.note(promises::of_page(&name, before, after, clock));
-            }
-            if let Some(job) = key.pk.strip_prefix("permit#")
-                && let Some(pool) = after
-            {
-                let sessions = Query::all(format!("session#{job}"), SESSIONS_MAX);
-                let rows = rules.query(sessions)?.rows;
-                let held = rows.iter().filter_map(|(_, row)| row.num("permits")).sum();
-                self.note(promises::of_permits(&pool, held));
-            }
-        }
-        Ok(())
     }
 }
 
@@ -440,41 +303,6 @@ fn is_of_many(write: &Write) -> bool {
 /// Whether it changes a page that is there: each such write has a name.
 fn changes_page(write: &Write) -> bool {
     write.key.pk.starts_with("page#") && !write.when.contains(&Condition::Absent)
-}
-
-fn sets(change: &Change, name: &str) -> bool {
-    let sets = |update: &Update| matches!(update, Update::Set(set, _) if set == name);
-    match change {
-        Change::Update(updates) => updates.iter().any(sets),
-        Change::Put(_) | Change::Delete | Change::Check => false,
-    }
-}
-
-fn sets_status(change: &Change, to: &str) -> bool {
-    let sets = |update: &Update| matches!(update, Update::Set(name, Value::Text(text)) if name == "status" && **text == *to);
-    match change {
-        Change::Update(updates) => updates.iter().any(sets),
-        Change::Put(_) | Change::Delete | Change::Check => false,
-    }
-}
-
-/// Where a page stands after a write: the write's own line tells only its hash.
-struct PageState<'a> {
-    key: &'a Key,
-    page: &'a Row,
-}
-
-impl fmt::Display for PageState<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = |name: &str| self.page.text(name).unwrap_or("?");
-        let epoch = self.page.num("epoch").unwrap_or_default();
-        let (lane, status, items) = (text("lane"), text("status"), text("items"));
-        write!(f, "page {} of {lane} is {status}", self.key.sk)?;
-        if let Some(session) = self.page.text("session") {
-            write!(f, " by {session}")?;
-        }
-        write!(f, ", epoch {epoch}, items {items}")
-    }
 }
 
 /// One node's way to the table.

@@ -9,7 +9,7 @@ mod table;
 
 pub use objects::MemoryObjects;
 pub use queue::MemoryQueue;
-pub use table::{EMBEDDED_PROFILE, MemoryTable};
+pub use table::{EMBEDDED_PROFILE, MemoryTable, RowChange};
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -41,6 +41,16 @@ impl Clone for MemoryTable {
     }
 }
 
+/// A row before and after a write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RowChange {
+    /// As it was; none: there was none.
+    pub before: Option<Row>,
+    /// As it is.
+    pub after: Option<Row>,
+}
+
+/// What the port does, without waiting, and told with the rows as they were: for those who watch.
 impl MemoryTable {
     /// An empty table that claims and keeps to this profile.
     pub fn new(profile: TableProfile) -> Self {
@@ -49,46 +59,37 @@ impl MemoryTable {
             partitions: Mutex::default(),
         }
     }
-}
 
-fn find<'a>(partitions: &'a Partitions, key: &Key) -> Option<&'a Row> {
-    partitions.get(&key.pk)?.get(&key.sk)
-}
-
-fn store(partitions: &mut Partitions, write: Write) -> Option<Row> {
-    let partition = partitions.entry(write.key.pk).or_default();
-    let mut row = partition.remove(&write.key.sk);
-    bounds::apply(&mut row, write.change);
-    if let Some(row) = &row {
-        partition.insert(write.key.sk, row.clone());
-    }
-    row
-}
-
-#[async_trait]
-impl Table for MemoryTable {
-    fn profile(&self) -> TableProfile {
-        self.profile
-    }
-
-    async fn get(&self, key: &Key, _: Consistency) -> Result<Option<Row>, TableError> {
+    /// The row, if there is one.
+    ///
+    /// # Errors
+    /// As [`Table::get`].
+    pub fn row(&self, key: &Key) -> Result<Option<Row>, TableError> {
         bounds::check_key(key)?;
         Ok(find(&lock(&self.partitions), key).cloned())
     }
 
-    async fn write(&self, write: Write) -> Result<Option<Row>, TableError> {
-        bounds::check_write(&write)?;
+    /// Does one write.
+    ///
+    /// # Errors
+    /// As [`Table::write`].
+    pub fn change(&self, write: &Write) -> Result<RowChange, TableError> {
+        bounds::check_write(write)?;
         let mut partitions = lock(&self.partitions);
         let before = find(&partitions, &write.key);
         if !Row::meets(before, &write.when) {
             return Err(TableError::ConditionFailed { failed: vec![0] });
         }
-        bounds::check_change(self.profile, before, &write)?;
+        bounds::check_change(self.profile, before, write)?;
         Ok(store(&mut partitions, write))
     }
 
-    async fn transact(&self, _token: &str, writes: Vec<Write>) -> Result<(), TableError> {
-        bounds::check_transaction(self.profile, &writes)?;
+    /// Does all writes or none.
+    ///
+    /// # Errors
+    /// As [`Table::transact`].
+    pub fn change_all(&self, writes: &[Write]) -> Result<Vec<RowChange>, TableError> {
+        bounds::check_transaction(self.profile, writes)?;
         let mut partitions = lock(&self.partitions);
         let failed: Vec<usize> = writes
             .iter()
@@ -99,39 +100,33 @@ impl Table for MemoryTable {
         if !failed.is_empty() {
             return Err(TableError::ConditionFailed { failed });
         }
-        for write in &writes {
+        for write in writes {
             bounds::check_change(self.profile, find(&partitions, &write.key), write)?;
         }
-        for write in writes {
-            store(&mut partitions, write);
-        }
-        Ok(())
+        let stored = writes.iter().map(|write| store(&mut partitions, write));
+        Ok(stored.collect())
     }
 
-    async fn query(&self, query: Query) -> Result<QueryPage, TableError> {
-        bounds::check_query(&query)?;
-        let Query {
-            pk,
-            from,
-            to,
-            after,
-            limit,
-            consistency: _,
-        } = query;
-        let start = match after {
-            Some(after) if after >= from => Bound::Excluded(after),
-            Some(_) | None => Bound::Included(from),
+    /// Rows of one partition.
+    ///
+    /// # Errors
+    /// As [`Table::query`].
+    pub fn rows(&self, query: &Query) -> Result<QueryPage, TableError> {
+        bounds::check_query(query)?;
+        let start = match query.after.as_deref() {
+            Some(after) if after >= query.from.as_str() => Bound::Excluded(after),
+            Some(_) | None => Bound::Included(query.from.as_str()),
         };
         let partitions = lock(&self.partitions);
-        let Some(partition) = partitions.get(&pk) else {
+        let Some(partition) = partitions.get(&query.pk) else {
             return Ok(QueryPage::default());
         };
         let mut found = partition
-            .range((start, Bound::Unbounded))
-            .take_while(|(sk, _)| **sk <= to);
+            .range::<str, _>((start, Bound::Unbounded))
+            .take_while(|(sk, _)| **sk <= query.to);
         let rows: Vec<(String, Row)> = found
             .by_ref()
-            .take(limit)
+            .take(query.limit)
             .map(|(sk, row)| (sk.clone(), row.clone()))
             .collect();
         let next = match found.next() {
@@ -139,5 +134,51 @@ impl Table for MemoryTable {
             None => None,
         };
         Ok(QueryPage { rows, next })
+    }
+}
+
+fn find<'a>(partitions: &'a Partitions, key: &Key) -> Option<&'a Row> {
+    partitions.get(&key.pk)?.get(&key.sk)
+}
+
+fn store(partitions: &mut Partitions, write: &Write) -> RowChange {
+    let Key { pk, sk } = &write.key;
+    if !partitions.contains_key(pk) {
+        partitions.insert(pk.clone(), BTreeMap::new());
+    }
+    let partition = partitions.get_mut(pk).expect("it is there now");
+    let before = partition.get(sk).cloned();
+    let mut after = before.clone();
+    bounds::apply(&mut after, &write.change);
+    match &after {
+        Some(row) => match partition.get_mut(sk) {
+            Some(place) => *place = row.clone(),
+            None => drop(partition.insert(sk.clone(), row.clone())),
+        },
+        None => drop(partition.remove(sk)),
+    }
+    RowChange { before, after }
+}
+
+#[async_trait]
+impl Table for MemoryTable {
+    fn profile(&self) -> TableProfile {
+        self.profile
+    }
+
+    async fn get(&self, key: &Key, _: Consistency) -> Result<Option<Row>, TableError> {
+        self.row(key)
+    }
+
+    async fn write(&self, write: Write) -> Result<Option<Row>, TableError> {
+        Ok(self.change(&write)?.after)
+    }
+
+    async fn transact(&self, _token: &str, writes: Vec<Write>) -> Result<(), TableError> {
+        self.change_all(&writes).map(|_| ())
+    }
+
+    async fn query(&self, query: Query) -> Result<QueryPage, TableError> {
+        self.rows(&query)
     }
 }
