@@ -4,6 +4,9 @@
 //! is right. One row an item and generation, under the page where the item first stood. Of several who held the
 //! item, the last one's word stands: a late write of an earlier one is refused.
 
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+
 use crate::core::class::{Class, Failure};
 use crate::core::id::{Epoch, Generation, ItemId, PageId, RunId, SHARDS};
 use crate::core::outcome::Outcome;
@@ -84,9 +87,9 @@ impl Ledger {
         const AT_ONCE: usize = 64;
         for group in failures.chunks(AT_ONCE) {
             let writes = group.iter().map(|failure| self.keep_failure(run, failure));
-            for result in futures_util::future::join_all(writes).await {
-                result?;
-            }
+            // All of them are waited for, also where one fails: none is left under way.
+            let written: Vec<_> = writes.collect::<FuturesUnordered<_>>().collect().await;
+            written.into_iter().collect::<Result<(), _>>()?;
         }
         Ok(())
     }

@@ -3,6 +3,9 @@
 use std::collections::BTreeSet;
 use std::hash::Hasher as _;
 
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+
 use crate::core::id::{Generation, PageId, RunId, SHARDS, SessionId, WriteId};
 use crate::core::invariant::{InvariantId, check};
 use crate::core::lane::Lane;
@@ -74,9 +77,9 @@ impl Ledger {
                     Page::new(packed.id, packed.lane, stretches, generation),
                 )
             });
-            for result in futures_util::future::join_all(writes).await {
-                result?;
-            }
+            // All of them are waited for, also where one fails: none is left under way.
+            let written: Vec<_> = writes.collect::<FuturesUnordered<_>>().collect().await;
+            written.into_iter().collect::<Result<(), _>>()?;
         }
         Ok(())
     }

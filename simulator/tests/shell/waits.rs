@@ -11,7 +11,9 @@ use trommel::ledger::Redrive;
 use trommel::ports::ObjectsError;
 use trommel::shell::finalizer::Manifest;
 use trommel_simulator::cluster::{Behaviour, Process};
+use trommel_simulator::point::{Kind, Operation, Point};
 use trommel_simulator::scenario::Role;
+use trommel_simulator::services::Source;
 
 use crate::books::ledger;
 use crate::hands::change;
@@ -217,4 +219,31 @@ fn items_that_run_alone_follow_one_another_at_once() {
         assert!(waited >= short, "two at a time: {waited:?}");
         assert!(waited < short * 4, "{waited:?}");
     }
+}
+
+#[test]
+fn a_page_whose_lease_takes_long_keeps_no_other_waiting() {
+    let scenario = Scenario::with_objects(1, job(8, 0), 0, 6);
+    let lease = Point {
+        operation: Operation::TableWrite,
+        entity: "a page#run-1#00 / 00000000-00002".to_owned(),
+        // The first makes the page.
+        nth: 2,
+    };
+    let hangs = Source::Plan([(lease, Kind::Hangs)].into());
+    scenario.cluster.injector().set(hangs);
+    let (_, process) = scenario.start("a");
+    let ended = scenario.goes_on_until(seconds(300), || process.is_over());
+    oracle::check(&scenario, ended);
+    let calls = scenario.cluster.calls();
+    let mut began: Vec<Tick> = calls.iter().map(|call| call.began).collect();
+    began.sort();
+    let since_start = |tick: &Tick| tick.since(Tick::default());
+    let (late, in_time) = began.split_last().expect("there were calls");
+    assert!(
+        in_time.iter().all(|tick| since_start(tick) < seconds(2)),
+        "{began:?} {}",
+        scenario.sim.trace_text()
+    );
+    assert!(since_start(late) > seconds(5), "it did hang: {late:?}");
 }

@@ -62,8 +62,8 @@ pub(super) enum Event {
     Settled(Vec<(u64, SettleEnd)>),
     /// A page was given back, or is lost.
     Released(u64),
-    /// The hints that were received last are leased or spent.
-    NoneComing,
+    /// A hint came to nothing.
+    NotLeased,
     /// No more pages will come: the session ends.
     NoMorePages,
 }
@@ -199,7 +199,11 @@ impl Engine {
 
     fn hear(&mut self, event: Event) {
         match event {
-            Event::Leased(leased) => self.take(*leased),
+            Event::Leased(leased) => {
+                self.demand.has_come();
+                self.take(*leased);
+            }
+            Event::NotLeased => self.demand.has_come(),
             Event::CallsEnded { ended, first } => self.calls_ended(ended, first),
             Event::Noted { page, unit, result } => self.noted(page, unit, result),
             Event::Settled(ends) => {
@@ -209,7 +213,6 @@ impl Engine {
                 }
             }
             Event::Released(page) => self.forget(page),
-            Event::NoneComing => {}
             Event::NoMorePages => self.leasing = false,
         }
     }
@@ -318,8 +321,7 @@ impl Engine {
                 (permits + beyond + ahead).saturating_sub(self.busy_pages())
             }
         };
-        let coming = self.demand.coming.load(Ordering::Relaxed);
-        self.demand.set(pages.saturating_sub(coming));
+        self.demand.set(pages.saturating_sub(self.demand.coming()));
     }
 
     /// Pages that do not only wait for a retry; those too, once there are too many of them.

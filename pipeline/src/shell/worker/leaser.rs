@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use tokio::sync::{Notify, mpsc};
 
 use crate::core::class::{Class, Failure};
@@ -28,13 +30,17 @@ const RECEIVE_WAIT: Duration = Duration::from_secs(10);
 /// Between tries after an error.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
+/// Hints that are spent are deleted so many at a time, or once no lease is under way: as many as one request takes
+/// ("DeleteMessageBatch").
+const SPENT_AT_ONCE: usize = 10;
+
 /// How many more pages the engine wants.
 #[derive(Debug, Default)]
 pub(super) struct Demand {
     pages: AtomicUsize,
     changed: Notify,
-    /// Pages being leased at this moment.
-    pub(super) coming: AtomicUsize,
+    /// Hints that were received, and of which the engine has not heard.
+    coming: AtomicUsize,
 }
 
 impl Demand {
@@ -43,6 +49,23 @@ impl Demand {
         if self.pages.swap(pages, Ordering::Relaxed) == 0 && pages > 0 {
             self.changed.notify_one();
         }
+    }
+
+    /// So many are coming.
+    pub(super) fn coming(&self) -> usize {
+        self.coming.load(Ordering::Relaxed)
+    }
+
+    /// The engine has heard what became of one that was coming.
+    pub(super) fn has_come(&self) {
+        self.coming.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    fn comes(&self, hints: usize) {
+        self.coming.fetch_add(hints, Ordering::Relaxed);
+        let fewer = |pages: usize| Some(pages.saturating_sub(hints));
+        let (set, fetch) = (Ordering::Relaxed, Ordering::Relaxed);
+        self.pages.fetch_update(set, fetch, fewer).ok();
     }
 }
 
@@ -61,20 +84,30 @@ pub(super) async fn lease(
     demand: Arc<Demand>,
     events: mpsc::UnboundedSender<Event>,
 ) {
-    lease_all(&env, lane, &demand, &events).await;
+    if let Some(queue) = env.queues.get(&lane) {
+        // Three loops, so that a request of one that takes long keeps no other waiting. No more hints are under way
+        // than the engine wants pages: the channels need no bound of their own.
+        let (hints, received) = mpsc::unbounded_channel();
+        let (handles, spent) = mpsc::unbounded_channel();
+        tokio::join!(
+            receive_all(&env, lane, queue, &demand, hints),
+            lease_all(&env, lane, received, handles, &events),
+            delete_all(queue, spent),
+        );
+    } else {
+        tracing::error!(%lane, "no queue for this lane");
+    }
     let _ = events.send(Event::NoMorePages);
 }
 
-async fn lease_all(
-    env: &Arc<Env>,
+/// Receives as many hints as pages are wanted, until the session ends.
+async fn receive_all(
+    env: &Env,
     lane: Lane,
+    queue: &Arc<dyn Queue>,
     demand: &Demand,
-    events: &mpsc::UnboundedSender<Event>,
+    hints: mpsc::UnboundedSender<Vec<Message>>,
 ) {
-    let Some(queue) = env.queues.get(&lane).cloned() else {
-        tracing::error!(%lane, "no queue for this lane");
-        return;
-    };
     while !env.is_ending() {
         let wanted = demand.pages.load(Ordering::Relaxed);
         if wanted == 0 {
@@ -86,7 +119,7 @@ async fn lease_all(
             }
             continue;
         }
-        let messages = match receive(env, &queue, wanted).await {
+        let messages = match receive(env, queue, wanted).await {
             Some(Ok(messages)) => messages,
             Some(Err(error)) => {
                 tracing::warn!(%lane, %error, "no hints can be received");
@@ -99,27 +132,56 @@ async fn lease_all(
         if messages.is_empty() {
             continue;
         }
-        demand.coming.store(messages.len(), Ordering::Relaxed);
-        let leases = messages.iter().map(|message| lease_one(env, lane, message));
-        let mut spent = Vec::new();
-        for lease in futures_util::future::join_all(leases).await {
-            spent.extend(lease.spent);
-            if let Some(leased) = lease.leased {
-                demand
-                    .pages
-                    .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |pages| {
-                        Some(pages.saturating_sub(1))
-                    })
-                    .ok();
-                if events.send(Event::Leased(Box::new(leased))).is_err() {
+        demand.comes(messages.len());
+        if hints.send(messages).is_err() {
+            return;
+        }
+    }
+}
+
+/// Leases what the hints name, each page for itself, and tells the engine of each; until no more hints come.
+async fn lease_all(
+    env: &Arc<Env>,
+    lane: Lane,
+    mut received: mpsc::UnboundedReceiver<Vec<Message>>,
+    handles: mpsc::UnboundedSender<Vec<Handle>>,
+    events: &mpsc::UnboundedSender<Event>,
+) {
+    let mut leases = FuturesUnordered::new();
+    let mut spent = Vec::new();
+    loop {
+        tokio::select! {
+            biased;
+            Some(lease) = leases.next() => {
+                let Lease { leased, spent: handle } = lease;
+                spent.extend(handle);
+                let event = match leased {
+                    Some(leased) => Event::Leased(Box::new(leased)),
+                    None => Event::NotLeased,
+                };
+                if events.send(event).is_err() {
                     return;
                 }
             }
+            Some(messages) = received.recv() => {
+                let lease = |message| lease_one(env, lane, message);
+                leases.extend(messages.into_iter().map(lease));
+            }
+            else => return,
         }
-        demand.coming.store(0, Ordering::Relaxed);
-        // What came may be less than was expected: the engine asks anew.
-        let _ = events.send(Event::NoneComing);
-        delete(&queue, spent).await;
+        if leases.is_empty() || spent.len() >= SPENT_AT_ONCE {
+            let some = std::mem::take(&mut spent);
+            if !some.is_empty() && handles.send(some).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// Deletes hints that are spent, until no more come.
+async fn delete_all(queue: &Arc<dyn Queue>, mut spent: mpsc::UnboundedReceiver<Vec<Handle>>) {
+    while let Some(handles) = spent.recv().await {
+        delete(queue, handles).await;
     }
 }
 
@@ -147,8 +209,8 @@ struct Lease {
     spent: Option<Handle>,
 }
 
-async fn lease_one(env: &Arc<Env>, lane: Lane, message: &Message) -> Lease {
-    let spent = Some(message.handle.clone());
+async fn lease_one(env: &Arc<Env>, lane: Lane, message: Message) -> Lease {
+    let spent = Some(message.handle);
     let Some((run, page)) = hints::decode(&message.body) else {
         tracing::warn!(%lane, "a message in the lane's queue is no hint: deleted");
         return Lease {

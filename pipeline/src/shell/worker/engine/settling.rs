@@ -1,7 +1,6 @@
 //! Gathers what is new into groups to settle, and gives back what is not worked on.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::{Engine, Event, Slot};
@@ -23,10 +22,9 @@ impl Engine {
         let within = self.env.ledger.profile().settle_within;
         let soon = self.env.runtime.clock.tick() + within;
         let due = |slot: &Slot| slot.work.next_due().is_some_and(|due| due <= soon);
-        let coming = self.demand.coming.load(Ordering::Relaxed);
         let is_quiet = self.calls.len() == 0
             && self.ready.is_empty()
-            && coming == 0
+            && self.demand.coming() == 0
             && !self.slots.values().any(due);
         match is_quiet {
             true => within / QUIET_SOONER,
