@@ -159,11 +159,12 @@ struct Turn {
 impl Future for Turn {
     type Output = ();
 
-    fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         if self.had {
             return Poll::Ready(());
         }
         self.had = true;
+        context.waker().wake_by_ref();
         Poll::Pending
     }
 }
