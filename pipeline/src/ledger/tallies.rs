@@ -133,7 +133,7 @@ mod tests {
             panic!("a tally is only added to")
         };
         let mut row = Row::new();
-        row.apply(&updates);
+        row.apply(updates);
         assert_eq!(decode(&row), tally);
     }
 }

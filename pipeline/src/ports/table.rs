@@ -170,16 +170,16 @@ impl Row {
     }
 
     /// Applies updates in their order; those in-process implementations call it.
-    pub fn apply(&mut self, updates: &[Update]) {
+    pub fn apply(&mut self, updates: Vec<Update>) {
         for update in updates {
             match update {
-                Update::Set(name, value) => self.set(name.clone(), value.clone()),
+                Update::Set(name, value) => self.set(name, value),
                 Update::Add(name, number) => {
-                    let sum = self.num(name).unwrap_or(0) + number;
-                    self.set(name.clone(), Value::Num(sum));
+                    let sum = self.num(&name).unwrap_or(0) + number;
+                    self.set(name, Value::Num(sum));
                 }
                 Update::Remove(name) => {
-                    if let Ok(at) = self.place(name) {
+                    if let Ok(at) = self.place(&name) {
                         Arc::make_mut(&mut self.0).remove(at);
                     }
                 }

@@ -125,9 +125,9 @@ fn check_updates(key: &Key, before: Option<&Row>, updates: &[Update]) -> Result<
 }
 
 /// Makes the change; [`check_change`] has passed.
-pub(crate) fn apply(row: &mut Option<Row>, change: &Change) {
+pub(crate) fn apply(row: &mut Option<Row>, change: Change) {
     match change {
-        Change::Put(new) => *row = Some(new.clone()),
+        Change::Put(new) => *row = Some(new),
         Change::Update(updates) => row.get_or_insert_default().apply(updates),
         Change::Delete => *row = None,
         Change::Check => {}

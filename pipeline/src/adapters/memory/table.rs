@@ -149,7 +149,7 @@ fn store(partitions: &mut Partitions, write: &Write) -> RowChange {
     let partition = partitions.get_mut(pk).expect("it is there now");
     let before = partition.get(sk).cloned();
     let mut after = before.clone();
-    bounds::apply(&mut after, &write.change);
+    bounds::apply(&mut after, write.change.clone());
     match &after {
         Some(row) => match partition.get_mut(sk) {
             Some(place) => *place = row.clone(),

@@ -213,7 +213,7 @@ impl Writer {
         }
         bounds::check_change(self.profile, before, &write)?;
         let row = self.rows.change(write.key);
-        bounds::apply(row, &write.change);
+        bounds::apply(row, write.change);
         Ok(row.clone())
     }
 
@@ -235,7 +235,7 @@ impl Writer {
             match write.change {
                 Change::Check => {}
                 Change::Put(_) | Change::Update(_) | Change::Delete => {
-                    bounds::apply(self.rows.change(write.key), &write.change);
+                    bounds::apply(self.rows.change(write.key), write.change);
                 }
             }
         }

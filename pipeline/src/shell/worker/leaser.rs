@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::sync::{Notify, mpsc};
 
 use crate::core::class::{Class, Failure};
@@ -152,15 +152,21 @@ async fn lease_all(
     loop {
         tokio::select! {
             biased;
-            Some(lease) = leases.next() => {
-                let Lease { leased, spent: handle } = lease;
-                spent.extend(handle);
-                let event = match leased {
-                    Some(leased) => Event::Leased(Box::new(leased)),
-                    None => Event::NotLeased,
-                };
-                if events.send(event).is_err() {
-                    return;
+            Some(first) = leases.next() => {
+                // With all that ended at the same time, so that the engine hears of them at once.
+                let mut ended = vec![first];
+                while let Some(Some(lease)) = leases.next().now_or_never() {
+                    ended.push(lease);
+                }
+                for Lease { leased, spent: handle } in ended {
+                    spent.extend(handle);
+                    let event = match leased {
+                        Some(leased) => Event::Leased(Box::new(leased)),
+                        None => Event::NotLeased,
+                    };
+                    if events.send(event).is_err() {
+                        return;
+                    }
                 }
             }
             Some(messages) = received.recv() => {
