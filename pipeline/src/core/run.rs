@@ -55,6 +55,14 @@ impl RunStatus {
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|status| status.as_str() == name)
     }
+
+    /// Whether only a redrive changes it.
+    pub fn is_ended(self) -> bool {
+        match self {
+            Self::Succeeded | Self::Failed | Self::Aborted => true,
+            Self::Running | Self::Paused => false,
+        }
+    }
 }
 
 /// Why a run is not, or no longer, running. Named in the verdict.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -173,14 +173,11 @@ pub struct OpenRunHandle {
     pub executors: BTreeMap<Lane, Arc<dyn Executor>>,
     /// Parts read lately.
     pub cache: PartCache,
-    /// What was last learned of it.
-    seen: Mutex<Seen>,
+    learned: Mutex<Learned>,
     /// It changed. (No watch channel of tokio: that wakes its receivers in an order of its own chance.)
     changed: Notify,
     /// Something was learned of a run of this session: its engines look what to do.
     heard: Arc<Notify>,
-    /// When that was.
-    seen_at: AtomicU64,
     /// Whether this session reads, routes and redrives it.
     driven: AtomicBool,
     /// Something was settled here: counts, verdict and horizon may have changed.
@@ -189,6 +186,27 @@ pub struct OpenRunHandle {
     pub frozen: Notify,
     /// Items in calls right now, in this session.
     pub running: AtomicU64,
+}
+
+/// What was last learned of a run, and when the ledger was asked.
+#[derive(Clone, Copy, Debug)]
+struct Learned {
+    seen: Seen,
+    asked: Tick,
+}
+
+impl Learned {
+    /// Takes an answer; whether it says something else than before. What has ended goes on only in another generation:
+    /// an answer that says otherwise was long under way, and would be the last word, as the judge has left by then.
+    fn take(&mut self, seen: Seen, asked: Tick) -> bool {
+        let before = self.seen;
+        let is_same = before.generation == seen.generation;
+        if is_same && before.status.is_ended() && !seen.status.is_ended() {
+            return false;
+        }
+        *self = Self { seen, asked };
+        before != seen
+    }
 }
 
 /// A run this session knows.
@@ -223,9 +241,13 @@ impl OpenRunHandle {
         }
     }
 
+    fn learned(&self) -> MutexGuard<'_, Learned> {
+        self.learned.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// What was last learned.
     pub fn now(&self) -> Seen {
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+        self.learned().seen
     }
 
     /// Waits until what was learned is as it should be; answers what `check` makes of it.
@@ -243,7 +265,7 @@ impl OpenRunHandle {
 
     /// How old what was last learned is.
     pub fn age(&self, now: Tick) -> Duration {
-        now.since(Tick(self.seen_at.load(Ordering::Relaxed)))
+        now.since(self.learned().asked)
     }
 
     /// From now on this session reads, routes and redrives it.
@@ -253,12 +275,8 @@ impl OpenRunHandle {
 
     /// Publishes what was learned, at this moment or later.
     pub fn learn(&self, seen: Seen, asked: Tick) {
-        self.seen_at.store(asked.0, Ordering::Relaxed);
-        let before = std::mem::replace(
-            &mut *self.seen.lock().unwrap_or_else(PoisonError::into_inner),
-            seen,
-        );
-        if before != seen {
+        let is_new = self.learned().take(seen, asked);
+        if is_new {
             self.changed.notify_waiters();
             self.heard.notify_waiters();
         }
@@ -401,7 +419,9 @@ impl Env {
         if let Some(handle) = known {
             return Ok(handle);
         }
+        let asked = self.runtime.clock.tick();
         let row = self.ledger.run(run).await?;
+        let seen = Seen::of(&row.glance());
         let opened = self.opener.open(&row).await.map_err(OpenError::Cannot)?;
         let handle = Arc::new(OpenRunHandle {
             id: run.clone(),
@@ -409,10 +429,9 @@ impl Env {
             stores: opened.stores,
             executors: opened.executors,
             cache: PartCache::default(),
-            seen: Mutex::new(Seen::of(&row.glance())),
+            learned: Mutex::new(Learned { seen, asked }),
             changed: Notify::new(),
             heard: self.heard.clone(),
-            seen_at: AtomicU64::new(self.runtime.clock.tick().0),
             driven: AtomicBool::new(false),
             settled: Notify::new(),
             frozen: Notify::new(),
@@ -586,4 +605,41 @@ pub enum OpenError {
     /// Its job, its stores, its executors.
     #[error("{0}")]
     Cannot(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_of_before_the_end_brings_nothing_back() {
+        let seen = |status, generation| {
+            Seen::of(&RunGlance {
+                status,
+                generation: Generation(generation),
+                wish: None,
+                redrive: None,
+                redrive_part: None,
+            })
+        };
+        let ended = Learned {
+            seen: seen(RunStatus::Failed, 0),
+            asked: Tick(10),
+        };
+        for status in [RunStatus::Running, RunStatus::Paused] {
+            let mut learned = ended;
+            assert!(!learned.take(seen(status, 0), Tick(20)), "{status:?}");
+            assert_eq!(learned.seen.mode, Mode::Abort);
+            assert!(learned.take(seen(status, 1), Tick(20)), "a redrive");
+            assert_eq!(learned.seen.status, status);
+        }
+        let mut paused = Learned {
+            seen: seen(RunStatus::Paused, 0),
+            ..ended
+        };
+        assert!(
+            paused.take(seen(RunStatus::Running, 0), Tick(20)),
+            "resumed"
+        );
+    }
 }

@@ -362,8 +362,8 @@ async fn to_hint(
     }
 }
 
-/// A page that stayed ready since the last sweep although its lane was empty has lost its hint. In the
-/// first sweep of the only process no page has a hint at all.
+/// A page that stayed ready since the last sweep although its lane was empty has lost its hint, unless its lease is
+/// under way here. In the first sweep of the only process no page has a hint at all.
 async fn is_news(
     env: &Env,
     run: &RunHandle,
@@ -378,7 +378,8 @@ async fn is_news(
     let stayed = memory.ready.get(&name) == Some(&held.write);
     sweep.ready.insert(name, held.write.clone());
     let first = memory.sweeps == 0 && env.settings.others == Others::AreDead;
-    first || (stayed && sweep.lane_is_empty(env, held.page.lane).await)
+    let is_coming = env.holds(&run.id, held.page.id);
+    first || (stayed && !is_coming && sweep.lane_is_empty(env, held.page.lane).await)
 }
 
 /// A page that this session holds and no worker knows of: leasing or giving back was answered with an

@@ -46,7 +46,14 @@ impl Stage<'_> {
 
     /// Whether what goes wrong from now on meets nobody who works. Events keep coming.
     fn is_past(&self) -> bool {
-        self.scenario.events.is_none() && self.cluster.is_past()
+        let is_dataset = self.scenario.events.is_none();
+        let is_left = self.cluster.is_undriven() || !self.is_met_when_past();
+        is_dataset && is_left && self.cluster.is_past()
+    }
+
+    /// Seldom somebody comes back to a run that is over, or starts it.
+    fn is_met_when_past(&self) -> bool {
+        self.scenario.seed.is_multiple_of(4)
     }
 
     pub(super) fn begin(&mut self, trouble: &Trouble) -> Result<(), Halt> {
@@ -125,8 +132,7 @@ impl Stage<'_> {
         self.sim.trace(&"healed");
         self.cluster.set_faults(Source::Calm);
         self.cluster.injector().crash_at(None);
-        // Seldom somebody starts a run that is over.
-        if self.is_past() && !self.scenario.seed.is_multiple_of(4) {
+        if self.is_past() {
             self.cluster.call_off_returns();
         } else {
             self.start_all();

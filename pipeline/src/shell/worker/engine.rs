@@ -64,6 +64,8 @@ pub(super) enum Event {
     Released(u64),
     /// A hint came to nothing.
     NotLeased,
+    /// What comes is late: it is asked for anew.
+    Overdue,
     /// No more pages will come: the session ends.
     NoMorePages,
 }
@@ -204,6 +206,7 @@ impl Engine {
                 self.take(*leased);
             }
             Event::NotLeased => self.demand.has_come(),
+            Event::Overdue => {}
             Event::CallsEnded { ended, first } => self.calls_ended(ended, first),
             Event::Noted { page, unit, result } => self.noted(page, unit, result),
             Event::Settled(ends) => {
@@ -321,7 +324,7 @@ impl Engine {
                 (permits + beyond + ahead).saturating_sub(self.busy_pages())
             }
         };
-        self.demand.set(pages.saturating_sub(self.demand.coming()));
+        self.demand.set(pages);
     }
 
     /// Pages that do not only wait for a retry; those too, once there are too many of them.

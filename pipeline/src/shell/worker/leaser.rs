@@ -1,7 +1,6 @@
 //! The leaser: turns hints into leased pages, as many as the engine asks for and no more.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::stream::FuturesUnordered;
@@ -30,6 +29,12 @@ const RECEIVE_WAIT: Duration = Duration::from_secs(10);
 /// Between tries after an error.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
+/// A lease that takes longer is not waited for: another page is wanted in its place …
+const OVERDUE_AFTER: Duration = Duration::from_secs(1);
+
+/// … of so many, so that those which come late after all are few.
+const OVERDUE_MAX: usize = 4;
+
 /// Hints that are spent are deleted so many at a time, or once no lease is under way: as many as one request takes
 /// ("DeleteMessageBatch").
 const SPENT_AT_ONCE: usize = 10;
@@ -37,35 +42,51 @@ const SPENT_AT_ONCE: usize = 10;
 /// How many more pages the engine wants.
 #[derive(Debug, Default)]
 pub(super) struct Demand {
-    pages: AtomicUsize,
+    wanted: Mutex<Wanted>,
     changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Wanted {
+    /// Beside those that are coming.
+    pages: usize,
     /// Hints that were received, and of which the engine has not heard.
-    coming: AtomicUsize,
+    coming: usize,
+    /// Those whose lease takes long.
+    overdue: usize,
 }
 
 impl Demand {
-    /// The engine wants so many pages beside those that are coming.
+    fn wanted(&self) -> MutexGuard<'_, Wanted> {
+        self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The engine wants so many pages, with those that are coming.
     pub(super) fn set(&self, pages: usize) {
-        if self.pages.swap(pages, Ordering::Relaxed) == 0 && pages > 0 {
+        let mut wanted = self.wanted();
+        let coming = wanted.coming - wanted.overdue.min(OVERDUE_MAX);
+        let pages = pages.saturating_sub(coming);
+        let before = std::mem::replace(&mut wanted.pages, pages);
+        drop(wanted);
+        if before == 0 && pages > 0 {
             self.changed.notify_one();
         }
     }
 
     /// So many are coming.
     pub(super) fn coming(&self) -> usize {
-        self.coming.load(Ordering::Relaxed)
+        self.wanted().coming
     }
 
     /// The engine has heard what became of one that was coming.
     pub(super) fn has_come(&self) {
-        self.coming.fetch_sub(1, Ordering::Relaxed);
+        self.wanted().coming -= 1;
     }
 
     fn comes(&self, hints: usize) {
-        self.coming.fetch_add(hints, Ordering::Relaxed);
-        let fewer = |pages: usize| Some(pages.saturating_sub(hints));
-        let (set, fetch) = (Ordering::Relaxed, Ordering::Relaxed);
-        self.pages.fetch_update(set, fetch, fewer).ok();
+        let mut wanted = self.wanted();
+        wanted.coming += hints;
+        wanted.pages = wanted.pages.saturating_sub(hints);
     }
 }
 
@@ -84,20 +105,25 @@ pub(super) async fn lease(
     demand: Arc<Demand>,
     events: mpsc::UnboundedSender<Event>,
 ) {
-    if let Some(queue) = env.queues.get(&lane) {
-        // Three loops, so that a request of one that takes long keeps no other waiting. No more hints are under way
-        // than the engine wants pages: the channels need no bound of their own.
-        let (hints, received) = mpsc::unbounded_channel();
-        let (handles, spent) = mpsc::unbounded_channel();
-        tokio::join!(
-            receive_all(&env, lane, queue, &demand, hints),
-            lease_all(&env, lane, received, handles, &events),
-            delete_all(queue, spent),
-        );
-    } else {
+    let Some(queue) = env.queues.get(&lane) else {
         tracing::error!(%lane, "no queue for this lane");
-    }
-    let _ = events.send(Event::NoMorePages);
+        let _ = events.send(Event::NoMorePages);
+        return;
+    };
+    // Three loops, so that a request of one that takes long keeps no other waiting. The channels need no bound: no more
+    // hints are under way than the engine wants pages, and what is spent is deleted together, however much it is.
+    let (hints, received) = mpsc::unbounded_channel();
+    let (handles, spent) = mpsc::unbounded_channel();
+    let lease = async {
+        lease_all(&env, lane, &demand, received, handles, &events).await;
+        // What is still to be deleted is not waited for: a hint that stays is found spent.
+        let _ = events.send(Event::NoMorePages);
+    };
+    tokio::join!(
+        receive_all(&env, lane, queue, &demand, hints),
+        lease,
+        delete_all(queue, spent),
+    );
 }
 
 /// Receives as many hints as pages are wanted, until the session ends.
@@ -109,7 +135,7 @@ async fn receive_all(
     hints: mpsc::UnboundedSender<Vec<Message>>,
 ) {
     while !env.is_ending() {
-        let wanted = demand.pages.load(Ordering::Relaxed);
+        let wanted = demand.wanted().pages;
         if wanted == 0 {
             tokio::select! {
                 biased;
@@ -143,6 +169,7 @@ async fn receive_all(
 async fn lease_all(
     env: &Arc<Env>,
     lane: Lane,
+    demand: &Demand,
     mut received: mpsc::UnboundedReceiver<Vec<Message>>,
     handles: mpsc::UnboundedSender<Vec<Handle>>,
     events: &mpsc::UnboundedSender<Event>,
@@ -170,23 +197,48 @@ async fn lease_all(
                 }
             }
             Some(messages) = received.recv() => {
-                let lease = |message| lease_one(env, lane, message);
+                let lease = |message| async move {
+                    let lease = lease_one(env, lane, message);
+                    watch(env, demand, events, lease).await
+                };
                 leases.extend(messages.into_iter().map(lease));
             }
             else => return,
         }
-        if leases.is_empty() || spent.len() >= SPENT_AT_ONCE {
-            let some = std::mem::take(&mut spent);
-            if !some.is_empty() && handles.send(some).is_err() {
-                return;
-            }
+        let full = spent.len() - spent.len() % SPENT_AT_ONCE;
+        let ready = if leases.is_empty() { spent.len() } else { full };
+        if ready > 0 && handles.send(spent.drain(..ready).collect()).is_err() {
+            return;
         }
     }
 }
 
+/// Waits for a lease; the engine asks for another page where it takes long.
+async fn watch(
+    env: &Env,
+    demand: &Demand,
+    events: &mpsc::UnboundedSender<Event>,
+    lease: impl Future<Output = Lease>,
+) -> Lease {
+    tokio::pin!(lease);
+    tokio::select! {
+        biased;
+        lease = lease.as_mut() => return lease,
+        () = env.runtime.clock.sleep(OVERDUE_AFTER) => {}
+    }
+    demand.wanted().overdue += 1;
+    let _ = events.send(Event::Overdue);
+    let lease = lease.await;
+    demand.wanted().overdue -= 1;
+    lease
+}
+
 /// Deletes hints that are spent, until no more come.
 async fn delete_all(queue: &Arc<dyn Queue>, mut spent: mpsc::UnboundedReceiver<Vec<Handle>>) {
-    while let Some(handles) = spent.recv().await {
+    while let Some(mut handles) = spent.recv().await {
+        while let Ok(more) = spent.try_recv() {
+            handles.extend(more);
+        }
         delete(queue, handles).await;
     }
 }
