@@ -38,32 +38,40 @@ pub fn replay_all(folder: &Path) -> Result<(usize, Vec<String>), String> {
 }
 
 fn comes_to_something_else(scenario: &Scenario) -> Option<String> {
-    let outcome = |scenario: &Scenario| run(scenario, Text::Hashed).violation;
     match &scenario.expect {
-        None | Some(Expect::Pass) => {
-            let outcome = run(scenario, Text::Hashed);
-            let broken = outcome
-                .violation
-                .map(|violation| format!("{}: {}", violation.oracle, violation.seen));
-            broken.or_else(|| misses(scenario, outcome.fired.len()))
+        None | Some(Expect::Pass) => breaks(scenario),
+        Some(Expect::Violates { bug, oracle }) => misses_bug(scenario, bug, oracle),
+        Some(Expect::Finds { bug, oracle }) => {
+            breaks(scenario).or_else(|| misses_bug(scenario, bug, oracle))
         }
-        Some(Expect::Violates { bug, oracle }) => {
-            if !crate::bugs::CAN_PLANT {
-                return None;
-            }
-            let planted = match crate::bugs::named(Some(bug)) {
-                Ok(planted) => planted,
-                Err(problem) => return Some(problem),
-            };
-            crate::bugs::plant(planted);
-            let violation = outcome(scenario);
-            crate::bugs::plant(None);
-            match violation {
-                Some(violation) if violation.oracle == *oracle => None,
-                Some(violation) => Some(format!("{} instead of {oracle}", violation.oracle)),
-                None => Some(format!("{bug} is planted, and nothing is broken")),
-            }
-        }
+    }
+}
+
+/// What is wrong with it, where nothing should be.
+fn breaks(scenario: &Scenario) -> Option<String> {
+    let outcome = run(scenario, Text::Hashed);
+    let broken = outcome
+        .violation
+        .map(|violation| format!("{}: {}", violation.oracle, violation.seen));
+    broken.or_else(|| misses(scenario, outcome.fired.len()))
+}
+
+/// Whether the oracle is silent though this mistake is planted, where that can be.
+fn misses_bug(scenario: &Scenario, bug: &str, oracle: &str) -> Option<String> {
+    if !crate::bugs::CAN_PLANT {
+        return None;
+    }
+    let planted = match crate::bugs::named(Some(bug)) {
+        Ok(planted) => planted,
+        Err(problem) => return Some(problem),
+    };
+    crate::bugs::plant(planted);
+    let violation = run(scenario, Text::Hashed).violation;
+    crate::bugs::plant(None);
+    match violation {
+        Some(violation) if violation.oracle == *oracle => None,
+        Some(violation) => Some(format!("{} instead of {oracle}", violation.oracle)),
+        None => Some(format!("{bug} is planted, and nothing is broken")),
     }
 }
 

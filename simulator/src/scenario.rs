@@ -280,6 +280,13 @@ pub enum Expect {
         /// The oracle.
         oracle: String,
     },
+    /// No promise is broken; with this bug planted, this oracle says so.
+    Finds {
+        /// The planted bug.
+        bug: String,
+        /// The oracle.
+        oracle: String,
+    },
 }
 
 /// How much goes wrong.

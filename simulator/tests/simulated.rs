@@ -2,9 +2,12 @@
 //!
 //! Long searches are `trommel-sim run`'s; `TROMMEL_SIM_SEEDS` makes this one longer or shorter.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
+use trommel::core::planted::Bug;
 use trommel_simulator::corpus;
+use trommel_simulator::scenario::{Expect, Scenario};
 use trommel_simulator::search::{Days, Search, Until, search};
 
 /// Some ten seconds without optimisation.
@@ -57,4 +60,20 @@ fn no_promise_is_broken_by_the_first_seeds() {
     if seeds() >= SEEDS_FOR_ALL {
         assert_eq!(missed, [], "these must happen sometimes, and did not");
     }
+}
+
+#[test]
+fn each_mistake_too_rare_for_a_search_has_a_kept_scenario_that_finds_it() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
+    let mut said = BTreeSet::new();
+    for entry in std::fs::read_dir(folder).expect("the corpus can be read") {
+        let text = std::fs::read_to_string(entry.expect("it is listed").path());
+        let scenario = Scenario::parse(&text.expect("it can be read")).expect("it is one");
+        if let Some(Expect::Finds { bug, .. }) = scenario.expect {
+            said.insert(bug);
+        }
+    }
+    let kept = |bug: &Bug| said.contains(bug.name());
+    let missing: Vec<Bug> = Bug::RARE.into_iter().filter(|bug| !kept(bug)).collect();
+    assert_eq!(missing, []);
 }

@@ -111,11 +111,33 @@ pub enum Bug {
     PartsUnnumbered,
     /// Both lanes of a session write output parts of the same names (S2).
     OutputsOverwritten,
+    /// Evidence is written over a later holder's (S5).
+    FormersWordStands,
+    /// Sweeps do not look at runs that stopped: a lease of before a pause stays (L2).
+    StoppedRunsUnvisited,
+    /// A redriver goes on after its session ended, and reopens for a redrive that is over (L5).
+    RedriversOfBefore,
+    /// Dead sessions are forgotten at once, and who gives permits back may take some by it (L2, S10).
+    DeadForgottenAtOnce,
+    /// A sweep reads a straggler without what its items escalated to (L2).
+    StragglersAlone,
+    /// A suspect page waits for permits behind one that has none (L2).
+    SuspectsWaitInLine,
+    /// A redriver looks at a part's pages once (L2).
+    PartsReopenedAtOneLook,
+    /// What of a page is reopened is chosen once, however long it is held (L5).
+    ReopenedByTheFirstLook,
+    /// The finalizer leaves a page to its slow holder (S2).
+    HeldBeyondPatience,
+    /// Who asked for permits in vain remembers what was read, and others' late request stays (L2).
+    VainPermitsKnown,
+    /// What was asked for in vain may be lent later (L2).
+    VainPermitsUnfenced,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 52] = [
+    pub const ALL: [Self; 63] = [
         Self::UnfencedWrites,
         Self::LeaseKeepsEpoch,
         Self::PagesMadeTwice,
@@ -168,6 +190,32 @@ impl Bug {
         Self::TakenUncounted,
         Self::PartsUnnumbered,
         Self::OutputsOverwritten,
+        Self::FormersWordStands,
+        Self::StoppedRunsUnvisited,
+        Self::RedriversOfBefore,
+        Self::DeadForgottenAtOnce,
+        Self::StragglersAlone,
+        Self::SuspectsWaitInLine,
+        Self::PartsReopenedAtOneLook,
+        Self::ReopenedByTheFirstLook,
+        Self::HeldBeyondPatience,
+        Self::VainPermitsKnown,
+        Self::VainPermitsUnfenced,
+    ];
+
+    /// Those that the pipeline once had and chance meets too seldom: each has a kept scenario that finds it.
+    pub const RARE: [Self; 11] = [
+        Self::FormersWordStands,
+        Self::StoppedRunsUnvisited,
+        Self::RedriversOfBefore,
+        Self::DeadForgottenAtOnce,
+        Self::StragglersAlone,
+        Self::SuspectsWaitInLine,
+        Self::PartsReopenedAtOneLook,
+        Self::ReopenedByTheFirstLook,
+        Self::HeldBeyondPatience,
+        Self::VainPermitsKnown,
+        Self::VainPermitsUnfenced,
     ];
 
     /// Its name on the command line.
@@ -225,7 +273,23 @@ impl Bug {
             Self::TakenUncounted => "taken-uncounted",
             Self::PartsUnnumbered => "parts-unnumbered",
             Self::OutputsOverwritten => "outputs-overwritten",
+            Self::FormersWordStands => "formers-word-stands",
+            Self::StoppedRunsUnvisited => "stopped-runs-unvisited",
+            Self::RedriversOfBefore => "redrivers-of-before",
+            Self::DeadForgottenAtOnce => "dead-forgotten-at-once",
+            Self::StragglersAlone => "stragglers-alone",
+            Self::SuspectsWaitInLine => "suspects-wait-in-line",
+            Self::PartsReopenedAtOneLook => "parts-reopened-at-one-look",
+            Self::ReopenedByTheFirstLook => "reopened-by-the-first-look",
+            Self::HeldBeyondPatience => "held-beyond-patience",
+            Self::VainPermitsKnown => "vain-permits-known",
+            Self::VainPermitsUnfenced => "vain-permits-unfenced",
         }
+    }
+
+    /// Whether a search is not expected to find it.
+    pub fn is_rare(self) -> bool {
+        Self::RARE.contains(&self)
     }
 
     /// The one of this name.

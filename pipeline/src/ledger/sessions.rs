@@ -240,6 +240,13 @@ impl Ledger {
             };
             let take = wanted.min(pool.max.saturating_sub(lent));
             if take == 0 {
+                if is_planted(Bug::VainPermitsKnown) {
+                    *self.known() = Some(own);
+                    return Ok(0);
+                }
+                if is_planted(Bug::VainPermitsUnfenced) {
+                    return Ok(0);
+                }
                 // What was asked for in vain may not be lent later, when nobody may ask any more and so find it.
                 if self.known().is_none() {
                     self.fence(job, &own).await?;
@@ -275,6 +282,10 @@ impl Ledger {
         if own.permits == kept {
             // What was left unclear may not happen any more.
             return self.fence(job, &own).await;
+        }
+        if is_planted(Bug::DeadForgottenAtOnce) {
+            let change = kept.cast_signed() - own.permits.cast_signed();
+            return self.move_permits(job, &own, Vec::new(), change).await;
         }
         // With fewer it was marked dead, and what it held was given back for it.
         let back = own.permits.checked_sub(kept).ok_or(LedgerError::Raced)?;

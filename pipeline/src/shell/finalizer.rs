@@ -388,7 +388,8 @@ impl Holders<'_> {
                 self.runtime.clock.sleep(LOOK_AGAIN).await;
                 continue;
             }
-            if is_live && !self.is_over().await? {
+            let keeps = is_planted(Bug::HeldBeyondPatience);
+            if is_live && (keeps || !self.is_over().await?) {
                 return Ok(held);
             }
             let taken = if is_live {

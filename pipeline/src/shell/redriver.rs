@@ -80,6 +80,9 @@ async fn still_wanted(
     run: &RunHandle,
     generation: Generation,
 ) -> Result<(), LedgerError> {
+    if is_planted(Bug::RedriversOfBefore) {
+        return Ok(());
+    }
     let seen = env.lately_seen(run).await?;
     if env.is_ending() || seen.generation != generation {
         return Err(LedgerError::Raced);
@@ -109,6 +112,9 @@ async fn reopen_part(
     // so it is looked again until there is none that is new.
     let mut seen = BTreeSet::new();
     loop {
+        if !seen.is_empty() && is_planted(Bug::PartsReopenedAtOneLook) {
+            return Ok(());
+        }
         let mut pages = env.ledger.pages_of_part(&run.id, part.number).await?;
         pages.retain(|held| seen.insert(held.page.id));
         if pages.is_empty() {
@@ -150,8 +156,9 @@ async fn reopen_page(
     generation: Generation,
     (sight, selection): (&Sight<'_>, &Selection),
 ) -> Result<bool, LedgerError> {
+    let mut chosen = choose(sight, &held, selection).await?;
     loop {
-        let Some(items) = choose(sight, &held, selection).await? else {
+        let Some(items) = chosen.clone() else {
             return Ok(false);
         };
         still_wanted(env, run, generation).await?;
@@ -165,8 +172,14 @@ async fn reopen_page(
             Err(error) => return Err(error),
         }
         env.pause(LOOK_AGAIN).await;
+        if env.is_ending() {
+            return Err(LedgerError::Raced);
+        }
         let now = env.ledger.page(&run.id, held.page.id).await?;
         held = now.ok_or_else(|| LedgerError::NotFound(format!("page {}", held.page.id)))?;
+        if !is_planted(Bug::ReopenedByTheFirstLook) {
+            chosen = choose(sight, &held, selection).await?;
+        }
     }
 }
 

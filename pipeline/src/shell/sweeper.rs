@@ -127,7 +127,7 @@ async fn sweep_once(env: &Arc<Env>, memory: &mut Memory) -> Result<(), LedgerErr
         }
     }
     memory.ready = sweep.ready;
-    if memory.sweeps.is_multiple_of(REVISIT_EVERY) {
+    if memory.sweeps.is_multiple_of(REVISIT_EVERY) && !is_planted(Bug::StoppedRunsUnvisited) {
         revisit(env).await?;
     }
     forget(env, memory, sweep.sessions.dead).await
@@ -162,7 +162,8 @@ async fn forget(
     memory.dead.retain(|session, _| dead.contains(session));
     for session in dead {
         let since = *memory.dead.entry(session.clone()).or_insert(now);
-        if now.since(since) >= env.settings.session_duration * FORGOTTEN_AFTER {
+        let is_early = is_planted(Bug::DeadForgottenAtOnce) && since < now;
+        if is_early || now.since(since) >= env.settings.session_duration * FORGOTTEN_AFTER {
             env.ledger.forget_session(&env.job, &session).await?;
             memory.beats.remove(&session);
         }
@@ -263,6 +264,12 @@ async fn unsettled_of(
     let (from, to) = progress.range();
     let mut pages = Vec::new();
     for straggler in &progress.stragglers {
+        if is_planted(Bug::StragglersAlone) {
+            if let Ok(id) = straggler.parse() {
+                pages.extend(env.ledger.page(&run.id, id).await?);
+            }
+            continue;
+        }
         // What its items escalated to stands right behind it, below low water, too.
         let with_escalations = (straggler.as_str(), format!("{straggler}e~"));
         let (first, last) = (with_escalations.0, with_escalations.1.as_str());
@@ -277,7 +284,8 @@ async fn unsettled_of(
             .await?,
     );
     let there: BTreeSet<PageId> = pages.iter().map(|held| held.page.id).collect();
-    pages.retain(|held| held.page.status != PageStatus::Settled || misses_any(&held.page, &there));
+    let misses = |page: &Page| !is_planted(Bug::StragglersAlone) && misses_any(page, &there);
+    pages.retain(|held| held.page.status != PageStatus::Settled || misses(&held.page));
     Ok(pages)
 }
 

@@ -8,6 +8,7 @@ use crate::core::class::{Class, Failure};
 use crate::core::item::Input;
 use crate::core::job::LaneSpec;
 use crate::core::lane::{Lane, Routed};
+use crate::core::planted::{Bug, is_planted};
 use crate::core::time::Tick;
 use crate::core::work::{ItemReport, Stopped, Unit};
 use crate::ledger::{Held, LedgerError};
@@ -29,6 +30,9 @@ impl Engine {
             };
             if slot.run.now().mode != Mode::Work {
                 continue;
+            }
+            if short > 0 && is_planted(Bug::SuspectsWaitInLine) {
+                break;
             }
             if slot.held.page.is_suspect() {
                 self.start_alone(id);
