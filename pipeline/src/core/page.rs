@@ -480,7 +480,10 @@ impl Page {
     fn revoke(&self, session: &SessionId, now: Timestamp) -> Result<(Self, Effects), Refusal> {
         let mut page = self.taken_from(session)?;
         page.alone = None;
-        page.status = page.unheld(now);
+        page.status = match is_planted(Bug::TakenBeforeItsRetry) {
+            true => PageStatus::Ready,
+            false => page.unheld(now),
+        };
         Ok((page, Effects::default()))
     }
 

@@ -133,11 +133,19 @@ pub enum Bug {
     VainPermitsKnown,
     /// What was asked for in vain may be lent later (L2).
     VainPermitsUnfenced,
+    /// A sweep that hung is followed by a pause twenty times as long (L2).
+    HungSweepsPauseLong,
+    /// A settle in two transactions repeats the one that was answered (L6).
+    SettledIsAskedAgain,
+    /// A page taken from one who lives is ready before its retries are due (S4).
+    TakenBeforeItsRetry,
+    /// Result files leave out items of a part whose pages were made in part (S2).
+    HalfMadePartsLost,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 63] = [
+    pub const ALL: [Self; 67] = [
         Self::UnfencedWrites,
         Self::LeaseKeepsEpoch,
         Self::PagesMadeTwice,
@@ -201,10 +209,14 @@ impl Bug {
         Self::HeldBeyondPatience,
         Self::VainPermitsKnown,
         Self::VainPermitsUnfenced,
+        Self::HungSweepsPauseLong,
+        Self::SettledIsAskedAgain,
+        Self::TakenBeforeItsRetry,
+        Self::HalfMadePartsLost,
     ];
 
     /// Those that the pipeline once had and chance meets too seldom: each has a kept scenario that finds it.
-    pub const RARE: [Self; 11] = [
+    pub const RARE: [Self; 15] = [
         Self::FormersWordStands,
         Self::StoppedRunsUnvisited,
         Self::RedriversOfBefore,
@@ -216,6 +228,10 @@ impl Bug {
         Self::HeldBeyondPatience,
         Self::VainPermitsKnown,
         Self::VainPermitsUnfenced,
+        Self::HungSweepsPauseLong,
+        Self::SettledIsAskedAgain,
+        Self::TakenBeforeItsRetry,
+        Self::HalfMadePartsLost,
     ];
 
     /// Its name on the command line.
@@ -284,6 +300,10 @@ impl Bug {
             Self::HeldBeyondPatience => "held-beyond-patience",
             Self::VainPermitsKnown => "vain-permits-known",
             Self::VainPermitsUnfenced => "vain-permits-unfenced",
+            Self::HungSweepsPauseLong => "hung-sweeps-pause-long",
+            Self::SettledIsAskedAgain => "settled-is-asked-again",
+            Self::TakenBeforeItsRetry => "taken-before-its-retry",
+            Self::HalfMadePartsLost => "half-made-parts-lost",
         }
     }
 

@@ -11,6 +11,7 @@ use crate::core::outcome::{ItemCounts, Outcome, Settled};
 use crate::core::packing::{Order, pack};
 use crate::core::page::{Mark, PageStatus};
 use crate::core::part::Part;
+use crate::core::planted::{Bug, is_planted};
 use crate::core::tally::Tallies;
 use crate::core::time::Timestamp;
 use crate::ledger::{FailureRow, Held, IntakeCounts, Ledger, LedgerError, RunRow, SessionStatus};
@@ -174,7 +175,9 @@ impl RunReader {
             }
         }
         // A run may end while the pages of a part are made.
+        let leaves_out = is_planted(Bug::HalfMadePartsLost) && !items.is_empty();
         if items.len() < view.part.items as usize
+            && !leaves_out
             && let Ok(inputs) = &view.inputs
         {
             for (at, item) in self.unrouted(view.part.number, inputs) {

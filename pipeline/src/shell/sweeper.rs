@@ -104,6 +104,8 @@ pub(super) async fn sweep(env: &Arc<Env>) {
         let took = env.runtime.clock.tick().since(begun);
         let pause = if is_planted(Bug::SweepsWithoutPause) {
             took
+        } else if is_planted(Bug::HungSweepsPauseLong) {
+            env.settings.sweep_every.max(took * SHARE)
         } else {
             env.settings.sweep_every.max((took * SHARE).min(PAUSE_MAX))
         };
