@@ -452,8 +452,9 @@ impl Stage<'_> {
         is_free
     }
 
+    /// Whether everybody has left, and nobody is to start who had not left yet.
     fn all_over(&self) -> bool {
-        self.cluster.is_over()
+        self.leaving.is_empty() && self.cluster.is_over()
     }
 }
 

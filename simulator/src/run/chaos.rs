@@ -128,12 +128,13 @@ impl Stage<'_> {
     }
 
     /// Nothing goes wrong any more, and every node is back that has something to come back for.
-    pub(super) fn heal(&self) {
+    pub(super) fn heal(&mut self) {
         self.sim.trace(&"healed");
         self.cluster.set_faults(Source::Calm);
         self.cluster.injector().crash_at(None);
         if self.is_past() {
             self.cluster.call_off_returns();
+            self.leaving.clear();
         } else {
             self.start_all();
         }
