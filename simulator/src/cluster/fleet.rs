@@ -108,9 +108,7 @@ impl Cluster {
     /// Whether somebody who drove the run left as it had ended.
     pub fn has_ended(&self) -> bool {
         let processes = lock(&self.inner.processes);
-        processes.values().any(|process| match process.ended() {
-            Some(RunStatus::Succeeded | RunStatus::Failed | RunStatus::Aborted) => true,
-            Some(RunStatus::Running | RunStatus::Paused) | None => false,
-        })
+        let mut statuses = processes.values().filter_map(Process::ended);
+        statuses.any(RunStatus::is_ended)
     }
 }
